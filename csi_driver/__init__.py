@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rbdcrypt-csi: Kubernetes volumes on Ceph RBD, encrypted by librbd itself."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stubs on the import path are those that proto/csi.proto makes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from google.protobuf import descriptor_pb2
+
+from csi_driver.rpc.stubs import csi_pb2
+from csi_driver.rpc.stubs import csi_pb2_grpc
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "hatch_build", ROOT / "hatch_build.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_stubs_are_current(generator: ModuleType, tmp_path: Path) -> None:
+    fresh = generator.generate(ROOT, tmp_path)
+    installed = Path(csi_pb2.__file__).parent
+    stale = [
+        name
+        for name, content in fresh.items()
+        if (installed / name).read_bytes() != content
+    ]
+    assert stale == [], "run `python hatch_build.py`"
+
+
+def test_generation_is_repeatable(generator: ModuleType, tmp_path: Path) -> None:
+    for scratch in (tmp_path / "a", tmp_path / "b"):
+        scratch.mkdir()
+    once = generator.generate(ROOT, tmp_path / "a")
+    assert generator.generate(ROOT, tmp_path / "b") == once
+    assert set(once) == set(generator.NAMES)
+
+
+def test_refresh_repairs_and_otherwise_leaves_alone(
+    generator: ModuleType, tmp_path: Path
+) -> None:
+    source = tmp_path / "proto" / "csi.proto"
+    source.parent.mkdir()
+    source.write_bytes((ROOT / "proto" / "csi.proto").read_bytes())
+    stubs = tmp_path / generator.STUBS
+    stubs.mkdir(parents=True)
+    (stubs / "csi_pb2.py").write_text("stale", encoding="utf-8")
+    generator.refresh(tmp_path)
+    stamps = {name: (stubs / name).stat().st_mtime_ns for name in generator.NAMES}
+    assert (stubs / "csi_pb2.py").read_text(encoding="utf-8") != "stale"
+    generator.refresh(tmp_path)
+    assert {n: (stubs / n).stat().st_mtime_ns for n in generator.NAMES} == stamps
+
+
+def test_every_service_has_a_servicer() -> None:
+    file = descriptor_pb2.FileDescriptorProto()
+    csi_pb2.DESCRIPTOR.CopyToProto(file)
+    services = {service.name for service in file.service}
+    assert services == {
+        "Controller",
+        "GroupController",
+        "Identity",
+        "Node",
+        "SnapshotMetadata",
+    }
+    for service in file.service:
+        servicer = getattr(csi_pb2_grpc, f"{service.name}Servicer")
+        assert all(hasattr(servicer, method.name) for method in service.method)

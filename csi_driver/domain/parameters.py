@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of a StorageClass, checked before anything is made.
+
+Names and meaning follow ceph-csi's RBD driver where it has them, so that its
+users find what they know.  An unknown name is an error: a misspelt
+`encrypted` must not end in a plaintext volume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from csi_driver.domain.access import Filesystem
+from csi_driver.domain.access import parse_filesystem
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.sizes import Striping
+
+FSTYPE: Final = "csi.storage.k8s.io/fstype"
+_METADATA: Final = {
+    "csi.storage.k8s.io/pvc/name": "pvc.name",
+    "csi.storage.k8s.io/pvc/namespace": "pvc.namespace",
+    "csi.storage.k8s.io/pv/name": "pv.name",
+}
+KNOWN: Final = (
+    "clusterID",
+    "pool",
+    "dataPool",
+    "radosNamespace",
+    "imageFeatures",
+    "objectSize",
+    "stripeUnit",
+    "stripeCount",
+    "mkfsOptions",
+    "encrypted",
+    "passphraseSecretName",
+    "passphraseSecretNamespace",
+    FSTYPE,
+)
+DEFAULT_FEATURES: Final = ("layering", "exclusive-lock", "object-map", "fast-diff")
+_REFUSED_FEATURES: Final = {
+    "deep-flatten": (
+        "a flatten of an encrypted clone would leave its snapshots unreadable"
+    ),
+    "journaling": "librbd does not load encryption on a journaled image",
+}
+_NEEDED_FEATURES: Final = ("layering", "exclusive-lock")
+_TEMPLATE: Final = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A Kubernetes Secret by namespace and name; never its content."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VolumeParameters:
+    """A checked set of class parameters."""
+
+    cluster: str
+    pool: str
+    data_pool: str = ""
+    namespace: str = ""
+    features: tuple[str, ...] = DEFAULT_FEATURES
+    striping: Striping = dataclasses.field(default_factory=Striping)
+    mkfs_options: str = ""
+    filesystem: Filesystem | None = None
+    encrypted: bool = True
+    secret: SecretRef | None = None
+    pv_name: str = ""
+
+
+def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
+    """Check class parameters; InvalidRequestError names what is wrong."""
+    unknown = sorted(set(given) - set(KNOWN) - set(_METADATA))
+    if unknown:
+        message = (
+            f"unknown parameter {', '.join(map(repr, unknown))};"
+            f" known are {', '.join(KNOWN)}"
+        )
+        raise InvalidRequestError(message)
+    for name in ("clusterID", "pool"):
+        if not given.get(name):
+            message = f"parameter {name} is missing"
+            raise InvalidRequestError(message)
+    return VolumeParameters(
+        cluster=given["clusterID"],
+        pool=given["pool"],
+        data_pool=given.get("dataPool", ""),
+        namespace=given.get("radosNamespace", ""),
+        features=_features(given.get("imageFeatures", "")),
+        striping=_striping(given),
+        mkfs_options=given.get("mkfsOptions", ""),
+        filesystem=parse_filesystem(given.get(FSTYPE, "")),
+        encrypted=_boolean("encrypted", given.get("encrypted", "true")),
+        secret=_secret(given),
+        pv_name=given.get("csi.storage.k8s.io/pv/name", ""),
+    )
+
+
+def parse_secret_ref(given: Mapping[str, str]) -> SecretRef | None:
+    """Read `passphraseSecretName` and `-Namespace` of a class or a PV."""
+    name = given.get("passphraseSecretName", "")
+    namespace = given.get("passphraseSecretNamespace", "")
+    if bool(name) != bool(namespace):
+        message = (
+            "passphraseSecretName and passphraseSecretNamespace are given"
+            " together or not at all"
+        )
+        raise InvalidRequestError(message)
+    return SecretRef(namespace, name) if name else None
+
+
+def _secret(given: Mapping[str, str]) -> SecretRef | None:
+    """Fill in `${pvc.name}` and the like from the provisioner's metadata."""
+    values = {word: given[key] for key, word in _METADATA.items() if key in given}
+
+    def fill(match: re.Match[str]) -> str:
+        word = match.group(1)
+        if word not in values:
+            message = (
+                f"${{{word}}} in a passphraseSecret parameter cannot be filled"
+                f" in; at hand are {', '.join(sorted(values)) or 'no values'}"
+                " (csi-provisioner needs --extra-create-metadata)"
+            )
+            raise InvalidRequestError(message)
+        return values[word]
+
+    ref = parse_secret_ref(given)
+    if ref is None:
+        return None
+    return SecretRef(
+        _TEMPLATE.sub(fill, ref.namespace),
+        _TEMPLATE.sub(fill, ref.name),
+    )
+
+
+def _features(text: str) -> tuple[str, ...]:
+    if not text:
+        return DEFAULT_FEATURES
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name in _REFUSED_FEATURES:
+            message = f"image feature {name} is refused: {_REFUSED_FEATURES[name]}"
+            raise InvalidRequestError(message)
+        if name not in DEFAULT_FEATURES:
+            message = (
+                f"unknown image feature {name!r};"
+                f" known are {', '.join(DEFAULT_FEATURES)}"
+            )
+            raise InvalidRequestError(message)
+    missing = [name for name in _NEEDED_FEATURES if name not in names]
+    if missing:
+        message = f"image features {', '.join(missing)} cannot be left out"
+        raise InvalidRequestError(message)
+    if "fast-diff" in names and "object-map" not in names:
+        message = "image feature fast-diff needs object-map"
+        raise InvalidRequestError(message)
+    return tuple(name for name in DEFAULT_FEATURES if name in names)
+
+
+def _striping(given: Mapping[str, str]) -> Striping:
+    object_size = _number("objectSize", given.get("objectSize", ""), 4 << 20)
+    return Striping(
+        object_size=object_size,
+        stripe_unit=_number("stripeUnit", given.get("stripeUnit", ""), object_size),
+        stripe_count=_number("stripeCount", given.get("stripeCount", ""), 1),
+    )
+
+
+def _number(name: str, text: str, default: int) -> int:
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(1 << 63)):
+        message = f"parameter {name} must be a number, {text!r} is not"
+        raise InvalidRequestError(message)
+    return int(text)
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        message = f'parameter {name} must be "true" or "false", not {text!r}'
+        raise InvalidRequestError(message)
+    return text == "true"

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port over python-rados and python-rbd: connections and pools."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from typing import Final
+
+import rados
+import rbd
+
+from csi_driver.domain.chain import LoadSpecs
+from csi_driver.domain.clusters import ClusterConfig
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import SecretError
+from csi_driver.domain.errors import UnavailableError
+from csi_driver.domain.ids import Location
+from csi_driver.domain.secrets import SecretBytes
+from csi_driver.images import guarded
+from csi_driver.images.errors import mapped
+from csi_driver.images.handles import FEATURE_BITS
+from csi_driver.images.handles import CephLoadedImage
+from csi_driver.images.handles import CephRawImage
+from csi_driver.images.handles import load
+from csi_driver.images.port import NewImage
+
+CONNECT_SECONDS: Final = 8
+"""How long a connection may take; csi-provisioner gives a call 10 seconds."""
+
+_SETTINGS: Final[Mapping[str, str]] = {
+    # Connecting is bounded.  No operation timeout is set: librados would
+    # report a write as failed that may still be carried out later.
+    "client_mount_timeout": str(CONNECT_SECONDS),
+    "rbd_cache": "false",
+    "rbd_default_clone_format": "2",
+    "admin_socket": "",
+    "log_to_stderr": "false",
+    "log_file": "",
+}
+
+
+class CephPool:
+    """One pool and namespace through one Rados instance."""
+
+    def __init__(
+        self,
+        instance: Any,
+        ioctx: Any,
+        location: Location,
+        address: str,
+    ) -> None:
+        self._instance = instance
+        self._ioctx = ioctx
+        self._location = location
+        self._address = address
+        self._rbd = rbd.RBD()
+
+    @property
+    def location(self) -> Location:
+        """Where this is, by pool number."""
+        return self._location
+
+    @property
+    def pool_name(self) -> str:
+        """The pool's present name."""
+        return str(self._ioctx.name)
+
+    def create_image(self, image: NewImage) -> None:
+        """Make an image."""
+        striping = image.striping
+        fancy = striping.stripe_count > 1
+        with mapped(f"creating image {image.name}"):
+            self._rbd.create(
+                self._ioctx,
+                image.name,
+                image.size.count,
+                striping.order,
+                old_format=False,
+                features=_bits(image.features),
+                stripe_unit=striping.stripe_unit if fancy else 0,
+                stripe_count=striping.stripe_count if fancy else 0,
+                data_pool=image.data_pool or None,
+            )
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image nobody has open."""
+        with mapped(f"removing image {name}"):
+            self._rbd.remove(self._ioctx, name)
+
+    def find_image(self, name: str) -> str | None:
+        """Return the id of the image of that name."""
+        with mapped(f"looking for image {name}"):
+            try:
+                with rbd.Image(self._ioctx, name, read_only=True) as image:
+                    return str(image.id())
+            except rbd.ImageNotFound:
+                return None
+
+    def open_raw(self, image_id: str, *, read_only: bool = False) -> CephRawImage:
+        """Open without loading."""
+        return CephRawImage(self._open(image_id, read_only=read_only), self._address)
+
+    def open_loaded(
+        self,
+        image_id: str,
+        specs: LoadSpecs,
+        *,
+        read_only: bool = False,
+    ) -> CephLoadedImage:
+        """Open, and load before anything else is asked of the image."""
+        image = self._open(image_id, read_only=read_only)
+        try:
+            load(image, specs)
+            return CephLoadedImage(image, self._address)
+        except BaseException:
+            image.close()
+            raise
+
+    def read_metadata(self, image_id: str, key: str) -> str | None:
+        """Return one metadata value of an image."""
+        return guarded.read_metadata(self._ioctx, image_id, key)
+
+    def swap_metadata(self, image_id: str, key: str, old: str | None, new: str) -> None:
+        """Set a metadata value by compare-and-set."""
+        guarded.swap_metadata(self._ioctx, image_id, key, old, new)
+
+    def read_entries(
+        self,
+        name: str,
+        *,
+        prefix: str,
+        after: str = "",
+        limit: int = 1000,
+    ) -> list[tuple[str, str]]:
+        """Page through an object's omap."""
+        return guarded.read_entries(self._ioctx, name, prefix, after, limit)
+
+    def read_entry(self, name: str, key: str) -> str | None:
+        """Return one omap value of an object."""
+        return guarded.read_entry(self._ioctx, name, key)
+
+    def swap_entries(
+        self,
+        name: str,
+        *,
+        expect: Mapping[str, str | None],
+        put: Mapping[str, str] | None = None,
+        remove: Iterable[str] = (),
+    ) -> None:
+        """Change an object's omap by compare-and-set."""
+        guarded.swap_entries(self._ioctx, name, expect, put or {}, remove)
+
+    def free_bytes(self) -> int:
+        """Return `ceph df`'s figure for the pool, its quota counted in."""
+        command = json.dumps({"prefix": "df", "format": "json"})
+        with mapped("asking for free space"):
+            status, answer, text = self._instance.mon_command(command, b"")
+        if status:
+            message = f"ceph df failed: {text or status}"
+            raise UnavailableError(message)
+        for pool in json.loads(answer)["pools"]:
+            if pool["id"] == self._location.pool_id:
+                return _free(pool["stats"])
+        message = f"ceph df does not show pool {self.pool_name}"
+        raise NotFoundError(message)
+
+    def _open(self, image_id: str, *, read_only: bool) -> Any:
+        with mapped(f"opening image {image_id}"):
+            return rbd.Image(self._ioctx, image_id=image_id, read_only=read_only)
+
+
+class CephConnection:
+    """One Rados instance."""
+
+    def __init__(self, cluster: str, instance: Any) -> None:
+        self._cluster = cluster
+        self._instance = instance
+        with mapped("reading this client's address"):
+            self._address = str(instance.get_addrs()).rsplit(" ", 1)[-1]
+        self._ioctxs: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        """This client's address as lock and watcher lists show it."""
+        return self._address
+
+    def pool(self, name: str, namespace: str = "") -> CephPool:
+        """Open a pool by name."""
+        with mapped(f"opening pool {name!r}"):
+            number = self._instance.pool_lookup(name)
+        if number is None:
+            message = f"cluster {self._cluster!r} has no pool {name!r}"
+            raise NotFoundError(message)
+        return self._open(name, Location(self._cluster, int(number), namespace))
+
+    def pool_at(self, location: Location) -> CephPool:
+        """Open a pool by number."""
+        with mapped(f"opening pool number {location.pool_id}"):
+            name = self._instance.pool_reverse_lookup(location.pool_id)
+        if name is None:
+            message = f"cluster {self._cluster!r} has no pool {location.pool_id}"
+            raise NotFoundError(message)
+        return self._open(str(name), location)
+
+    def close(self) -> None:
+        """Disconnect."""
+        for ioctx in self._ioctxs:
+            ioctx.close()
+        self._instance.shutdown()
+
+    def _open(self, name: str, location: Location) -> CephPool:
+        with mapped(f"opening pool {name!r}"):
+            ioctx = self._instance.open_ioctx(name)
+        ioctx.set_namespace(location.namespace)
+        self._ioctxs.append(ioctx)
+        return CephPool(self._instance, ioctx, location, self._address)
+
+
+class CephConnector:
+    """Makes Rados instances for the configured clusters."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    def connect(self, cluster: str) -> CephConnection:
+        """Connect as the driver's own user, within CONNECT_SECONDS."""
+        config = self._clusters.get(cluster)
+        return connect(config, config.user_id, read_key(config))
+
+
+def read_key(config: ClusterConfig) -> SecretBytes:
+    """Read the driver's cephx key from its file."""
+    try:
+        return SecretBytes(Path(config.key_file).read_bytes().strip())
+    except OSError as error:
+        message = (
+            f"the cephx key of client.{config.user_id} for cluster"
+            f" {config.cluster!r} cannot be read from {config.key_file}:"
+            f" {error.strerror}"
+        )
+        raise UnavailableError(message) from error
+
+
+def connect(config: ClusterConfig, user_id: str, key: SecretBytes) -> CephConnection:
+    """Connect a new Rados instance; see `Connector.connect` for errors."""
+    instance = rados.Rados(
+        name=f"client.{user_id}",
+        conf={
+            **_SETTINGS,
+            "mon_host": ",".join(config.monitors),
+            "key": key.reveal().decode("ascii", "replace"),
+        },
+    )
+    with contextlib.ExitStack() as undo:
+        undo.callback(instance.shutdown)
+        try:
+            instance.connect()
+        except (rados.PermissionDeniedError, rados.PermissionError) as error:
+            message = (
+                f"cluster {config.cluster!r} refused the key of client.{user_id}:"
+                " compare it with `ceph auth get`"
+            )
+            raise SecretError(message) from error
+        except rados.Error as error:
+            message = (
+                f"cluster {config.cluster!r} did not answer within"
+                f" {CONNECT_SECONDS} s at {', '.join(config.monitors)}"
+            )
+            raise UnavailableError(message) from error
+        connection = CephConnection(config.cluster, instance)
+        undo.pop_all()
+    return connection
+
+
+def _bits(features: Sequence[str]) -> int:
+    bits = 0
+    for name in features:
+        if name not in FEATURE_BITS:
+            message = f"unknown image feature {name!r}"
+            raise InvalidRequestError(message)
+        bits |= FEATURE_BITS[name]
+    return bits
+
+
+def _free(stats: Mapping[str, Any]) -> int:
+    free = int(stats["max_avail"])
+    quota = int(stats.get("quota_bytes", 0))
+    if quota:
+        free = min(free, max(0, quota - int(stats["stored"])))
+    return free

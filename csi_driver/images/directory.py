@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of a pool and namespace: names to images, and tombstones.
+
+One RADOS object holds it.  Under `v.KEY`, KEY made from the volume's name, it
+files the image that the name stands for; under `d.IMAGEID` the images that
+were deleted and wait to be collected.  Every change is one guarded operation,
+so a repeated call finds its own work and there is no journal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Final
+
+from csi_driver.domain.errors import RecordError
+from csi_driver.domain.ids import directory_key
+from csi_driver.images.port import Pool
+
+DIRECTORY: Final = "rbdcrypt.directory"
+
+_VOLUMES: Final = "v."
+_DELETED: Final = "d."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """What the directory says of one volume name.
+
+    `image_id` is empty until the image exists.
+    """
+
+    name: str
+    image_name: str
+    image_id: str = ""
+
+    def to_json(self) -> str:
+        """Write the entry down; the same entry gives the same text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Entry:
+        """Read an entry; RecordError if it is damaged."""
+        try:
+            entry = cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            message = f"an entry of {DIRECTORY} is damaged: {error}"
+            raise RecordError(message) from error
+        return entry
+
+
+class Directory:
+    """The directory of one pool and namespace."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def find(self, name: str) -> Entry | None:
+        """Return the entry of a volume name."""
+        text = self._pool.read_entry(DIRECTORY, _volume(name))
+        return None if text is None else Entry.from_json(text)
+
+    def claim(self, entry: Entry) -> None:
+        """File a name that nobody has; ConflictError if somebody does."""
+        self._pool.swap_entries(
+            DIRECTORY,
+            expect={_volume(entry.name): None},
+            put={_volume(entry.name): entry.to_json()},
+        )
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Change a name's entry; ConflictError if it is no longer `old`."""
+        self._pool.swap_entries(
+            DIRECTORY,
+            expect={_volume(old.name): old.to_json()},
+            put={_volume(new.name): new.to_json()},
+        )
+
+    def bury(self, entry: Entry) -> None:
+        """Move a volume to the deleted ones, which frees its name.
+
+        ConflictError if the name stands for something else by now.
+        """
+        self._pool.swap_entries(
+            DIRECTORY,
+            expect={_volume(entry.name): entry.to_json()},
+            put={_DELETED + entry.image_id: entry.to_json()},
+            remove=(_volume(entry.name),),
+        )
+
+    def forget(self, image_id: str) -> None:
+        """Remove a deleted image's entry; it is no error if it is gone."""
+        self._pool.swap_entries(DIRECTORY, expect={}, remove=(_DELETED + image_id,))
+
+    def volumes(self, after: str, limit: int) -> list[tuple[str, Entry]]:
+        """Page through the volumes: (page key, entry), in key order.
+
+        `after` is the page key to go on behind, "" to begin with.
+        """
+        return self._page(_VOLUMES, after, limit)
+
+    def deleted(self, after: str, limit: int) -> list[tuple[str, Entry]]:
+        """Page through the deleted images, as `volumes` does."""
+        return self._page(_DELETED, after, limit)
+
+    def _page(self, prefix: str, after: str, limit: int) -> list[tuple[str, Entry]]:
+        rows = self._pool.read_entries(
+            DIRECTORY,
+            prefix=prefix,
+            after=prefix + after if after else "",
+            limit=limit,
+        )
+        return [
+            (key.removeprefix(prefix), Entry.from_json(text)) for key, text in rows
+        ]
+
+
+def _volume(name: str) -> str:
+    return _VOLUMES + directory_key(name)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LUKS2 headers, made by cryptsetup in memory.
+
+librbd's own format measures the machine and picks an argon2id of some 600 MiB
+for every header (13 to 23 s measured on 18.2.7).  Our headers hold 32 random
+bytes, which no key derivation makes stronger, so theirs is cheap: a load takes
+milliseconds and no memory.  A person's passphrase never goes into one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Final
+
+from csi_driver.domain.chain import HeaderKind
+from csi_driver.domain.chain import header_kind
+from csi_driver.domain.errors import InternalError
+from csi_driver.domain.secrets import SecretBytes
+from csi_driver.domain.sizes import BLOCK_SIZE
+from csi_driver.domain.sizes import KIB
+from csi_driver.domain.sizes import Layout
+
+DEK_LENGTH: Final = 32
+"""Bytes of the random passphrase; fewer would need a real key derivation."""
+
+SPARSE_LENGTH: Final = 288 * KIB
+"""Bytes of a fresh header that say anything: both metadata copies and the
+first keyslot, which is also what librbd reads first.  Behind them cryptsetup
+leaves only random filling of keyslots that are not in use."""
+
+_SECTOR: Final = 512
+_TIMEOUT: Final = 60.0
+_LUKS2_UUID_OFFSET: Final = 168
+_LUKS2_UUID_LENGTH: Final = 40
+
+
+def make_header(dek: SecretBytes, header_uuid: uuid.UUID, layout: Layout) -> bytes:
+    """Return the first SPARSE_LENGTH bytes of a LUKS2 header for a flat image.
+
+    aes-xts-plain64 with a 512-bit key and 4096-byte sectors; the data begins
+    `layout.reserve` bytes behind the header's start.  InternalError with
+    cryptsetup's words if it fails.
+    """
+    if len(dek) != DEK_LENGTH:
+        message = f"a header's key has {DEK_LENGTH} bytes, not {len(dek)}"
+        raise InternalError(message)
+    with _memory_file(2 * layout.reserve) as file:
+        _format(file, dek, header_uuid, layout)
+        header = os.pread(file, SPARSE_LENGTH, 0)
+    if header_kind(header) is not HeaderKind.LUKS2:
+        message = "cryptsetup made something that is not a LUKS2 header"
+        raise InternalError(message)
+    return header
+
+
+def header_uuid(header: bytes) -> str:
+    """Return the UUID of a LUKS header as its binary part states it.
+
+    LUKS1 and LUKS2 keep it at the same offset (LUKS2 On-Disk Format, §2.1).
+    """
+    field = header[_LUKS2_UUID_OFFSET : _LUKS2_UUID_OFFSET + _LUKS2_UUID_LENGTH]
+    return field.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def _format(
+    file: int,
+    dek: SecretBytes,
+    header_uuid: uuid.UUID,
+    layout: Layout,
+) -> None:
+    arguments = [
+        "cryptsetup",
+        "luksFormat",
+        "--batch-mode",
+        "--type=luks2",
+        "--cipher=aes-xts-plain64",
+        "--key-size=512",
+        f"--sector-size={BLOCK_SIZE}",
+        f"--offset={layout.reserve // _SECTOR}",
+        "--pbkdf=pbkdf2",
+        "--hash=sha256",
+        "--pbkdf-force-iterations=1000",
+        f"--uuid={header_uuid}",
+        f"--keyfile-size={DEK_LENGTH}",
+        "--key-file=-",
+        f"/proc/self/fd/{file}",
+    ]
+    result = subprocess.run(  # noqa: S603  # fixed arguments, no shell
+        arguments,
+        input=dek.reveal(),
+        capture_output=True,
+        pass_fds=(file,),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    if result.returncode:
+        words = result.stderr.decode(errors="replace").strip()
+        message = f"cryptsetup luksFormat failed ({result.returncode}): {words}"
+        raise InternalError(message)
+
+
+@contextlib.contextmanager
+def _memory_file(size: int) -> Iterator[int]:
+    """A sparse file that never reaches a disk."""
+    file = os.memfd_create("rbdcrypt-header", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(file, size)
+        yield file
+    finally:
+        os.close(file)
+

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at the librbd of this machine before the driver promises anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rbd
+
+from csi_driver.domain.errors import UnavailableError
+
+
+def probe_library() -> None:
+    """Check that librbd can do what the driver rests on.
+
+    UnavailableError says what this build lacks.  `encryption_load2` came with
+    Ceph Reef (18.2); LUKS can be left out when Ceph is built, and such a
+    library answers every load with ENOTSUP (ceph/go-ceph issue 1066).
+    """
+    missing = []
+    if not hasattr(rbd.Image, "encryption_load2"):
+        missing.append("encryption_load2 (Ceph Reef, 18.2, or later)")
+    # The library is mapped by now, and with it what it was linked against.
+    if "libcryptsetup" not in Path("/proc/self/maps").read_text(encoding="utf-8"):
+        missing.append("LUKS (a build with libcryptsetup)")
+    if missing:
+        message = f"this machine's librbd lacks {' and '.join(missing)}"
+        raise UnavailableError(message)

@@ -99,11 +99,10 @@ class LoadSpecs:
     layers: tuple[LayerSpec, ...]
 
     def __post_init__(self) -> None:
-        """An empty load is librbd's EINVAL; it is a bug of ours."""
+        """Refuse an empty load, librbd's EINVAL, and one that is too deep."""
         if not 1 <= len(self.layers) <= DEEPEST_CHAIN:
             message = (
-                f"a load takes from 1 to {DEEPEST_CHAIN} layers,"
-                f" not {len(self.layers)}"
+                f"a load takes from 1 to {DEEPEST_CHAIN} layers, not {len(self.layers)}"
             )
             raise HeaderError(message)
 

@@ -106,9 +106,11 @@ def _existing(
                 " volume before it is used"
             )
             raise PreconditionError(message)
-    if capability.filesystem not in {None, found_filesystem}:
-        wanted = capability.filesystem.value if capability.filesystem else ""
-        message = f"{wanted} was asked for, the volume carries {found_filesystem.value}"
+    wanted = capability.filesystem
+    if wanted is not None and wanted is not found_filesystem:
+        message = (
+            f"{wanted.value} was asked for, the volume carries {found_filesystem.value}"
+        )
         raise PreconditionError(message)
     return found_filesystem
 

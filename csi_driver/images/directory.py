@@ -110,9 +110,7 @@ class Directory:
             after=prefix + after if after else "",
             limit=limit,
         )
-        return [
-            (key.removeprefix(prefix), Entry.from_json(text)) for key, text in rows
-        ]
+        return [(key.removeprefix(prefix), Entry.from_json(text)) for key, text in rows]
 
 
 def _volume(name: str) -> str:

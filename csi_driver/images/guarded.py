@@ -95,8 +95,8 @@ def swap_entries(
         _require_storable(value)
     with mapped(f"changing {name}"), rados.WriteOpCtx() as operation:
         operation.new(0)  # idempotent create: omap_cmp needs the object
-        for key, value in expect.items():
-            operation.omap_cmp(key, value or "", rados.LIBRADOS_CMPXATTR_OP_EQ)
+        for key, old in expect.items():
+            operation.omap_cmp(key, old or "", rados.LIBRADOS_CMPXATTR_OP_EQ)
         if put:
             ioctx.set_omap(
                 operation,

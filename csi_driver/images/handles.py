@@ -248,7 +248,6 @@ def load(image: Any, specs: LoadSpecs) -> None:
     with mapped_load("loading the encryption"):
         image.encryption_load2(
             tuple(
-                (int(layer.format), layer.passphrase.reveal())
-                for layer in specs.layers
+                (int(layer.format), layer.passphrase.reveal()) for layer in specs.layers
             ),
         )

@@ -89,7 +89,7 @@ def _format(
         "--key-file=-",
         f"/proc/self/fd/{file}",
     ]
-    result = subprocess.run(  # noqa: S603  # fixed arguments, no shell
+    result = subprocess.run(
         arguments,
         input=dek.reveal(),
         capture_output=True,
@@ -106,11 +106,10 @@ def _format(
 
 @contextlib.contextmanager
 def _memory_file(size: int) -> Iterator[int]:
-    """A sparse file that never reaches a disk."""
+    """Yield the descriptor of a sparse file that never reaches a disk."""
     file = os.memfd_create("rbdcrypt-header", os.MFD_CLOEXEC)
     try:
         os.ftruncate(file, size)
         yield file
     finally:
         os.close(file)
-

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a user's Secret to the keys of each layer, and nothing about images."""

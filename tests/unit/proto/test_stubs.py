@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -77,3 +79,19 @@ def test_every_service_has_a_servicer() -> None:
     for service in file.service:
         servicer = getattr(csi_pb2_grpc, f"{service.name}Servicer")
         assert all(hasattr(servicer, method.name) for method in service.method)
+
+
+def test_pins_agree_with_each_other_and_with_the_stubs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    building = project["build-system"]["requires"]
+    assert sorted(building) == sorted(project["dependency-groups"]["proto"])
+    bounds = dict(
+        re.split(">=", requirement.split(",")[0], maxsplit=1)
+        for requirement in project["project"]["dependencies"]
+    )
+    assert bounds["grpcio"] == csi_pb2_grpc.GRPC_GENERATED_VERSION
+    assert f"grpcio-tools=={bounds['grpcio']}" in building
+    stub = Path(csi_pb2.__file__).read_text(encoding="utf-8")
+    generated = re.search(r"Protobuf Python Version: ([0-9.]+)", stub)
+    assert generated is not None
+    assert bounds["protobuf"] == generated.group(1)

@@ -160,9 +160,10 @@ class CapacityRange:
             )
             raise InvalidRequestError(message)
 
-    def choose(self) -> EffectiveSize:
+    def choose(self, smallest: int = BLOCK_SIZE) -> EffectiveSize:
         """Return the smallest whole number of blocks that satisfies the range.
 
+        `smallest` is what the volume's use needs at least, in bytes.
         SizeError when rounding up passes the limit, or when the size lies
         beyond what one image can hold.
         """
@@ -170,11 +171,11 @@ class CapacityRange:
         if not wanted:
             wanted = min(DEFAULT_SIZE, self.limit or DEFAULT_SIZE)
             wanted -= wanted % BLOCK_SIZE if wanted >= BLOCK_SIZE else 0
-        size = round_up(max(wanted, 1), BLOCK_SIZE)
+        size = round_up(max(wanted, smallest), BLOCK_SIZE)
         if self.limit and size > self.limit:
             message = (
-                f"{wanted} bytes are {size} in whole blocks of {BLOCK_SIZE},"
-                f" which is above the limit of {self.limit}"
+                f"the volume would have {size} bytes (whole blocks of {BLOCK_SIZE},"
+                f" at least {smallest}), which is above the limit of {self.limit}"
             )
             raise SizeError(message)
         if size > LARGEST_IMAGE:

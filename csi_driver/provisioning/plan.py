@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a CreateVolume request to what shall be made, before Ceph is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from csi_driver.domain.access import DEFAULT_FILESYSTEM
+from csi_driver.domain.access import Capability
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.ids import check_volume_name
+from csi_driver.domain.keyring import KeyRing
+from csi_driver.domain.parameters import VolumeParameters
+from csi_driver.domain.parameters import parse_parameters
+from csi_driver.domain.record import EncryptionMode
+from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
+from csi_driver.domain.sizes import BLOCK_SIZE
+from csi_driver.domain.sizes import CapacityRange
+from csi_driver.domain.sizes import EffectiveSize
+from csi_driver.domain.sizes import Layout
+from csi_driver.domain.sizes import RawSize
+from csi_driver.provisioning.requests import CreateRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked CreateVolume."""
+
+    name: str
+    parameters: VolumeParameters
+    capacity: CapacityRange
+    size: EffectiveSize
+    layout: Layout
+    mode: EncryptionMode
+    block: bool
+
+    @property
+    def raw_size(self) -> RawSize:
+        """The raw size of the image to make."""
+        return self.layout.raw(self.size)
+
+    def record(self, image_id: str, ring: KeyRing | None) -> Record:
+        """Return the first record of the volume."""
+        return Record(
+            name=self.name,
+            image_id=image_id,
+            state=VolumeState.CREATING,
+            mode=self.mode,
+            parameters=self.parameters,
+            layout=self.layout,
+            desired=self.size,
+            actual=self.size,
+            block=self.block,
+            ring=ring,
+        )
+
+    def require_same(self, record: Record) -> None:
+        """Refuse a volume of the same name that is not what was asked for.
+
+        AlreadyExistsError lists what differs.
+        """
+        differing = [
+            field.name
+            for field in dataclasses.fields(VolumeParameters)
+            if field.name != "pv_name"
+            and getattr(record.parameters, field.name)
+            != getattr(self.parameters, field.name)
+        ]
+        if not self.capacity.admits(record.desired):
+            differing.append(f"size ({record.desired} there)")
+        if record.block != self.block:
+            differing.append("volume mode")
+        if differing:
+            message = (
+                f"volume {self.name!r} exists already and differs in"
+                f" {', '.join(differing)}"
+            )
+            raise AlreadyExistsError(message)
+
+
+def make_plan(request: CreateRequest, clusters: Clusters) -> Plan:
+    """Check a request; InvalidRequestError or SizeError say what is wrong."""
+    name = check_volume_name(request.name)
+    parameters = parse_parameters(request.parameters)
+    clusters.get(parameters.cluster).require(parameters.pool, parameters.namespace)
+    block = require_offered(request.capabilities)
+    parameters = _with_filesystem(parameters, request.capabilities)
+    smallest = BLOCK_SIZE
+    if not block:
+        smallest = (parameters.filesystem or DEFAULT_FILESYSTEM).smallest
+    return Plan(
+        name=name,
+        parameters=parameters,
+        capacity=request.capacity,
+        size=request.capacity.choose(smallest),
+        layout=Layout.for_striping(parameters.striping),
+        mode=EncryptionMode.KEYRING if parameters.encrypted else EncryptionMode.NONE,
+        block=block,
+    )
+
+
+def require_offered(capabilities: tuple[Capability, ...]) -> bool:
+    """Check the capabilities together; True if all are for a block device."""
+    if not capabilities:
+        message = "volume_capabilities are missing"
+        raise InvalidRequestError(message)
+    for capability in capabilities:
+        refusal = capability.refusal()
+        if refusal is not None:
+            raise InvalidRequestError(refusal)
+    return all(capability.block for capability in capabilities)
+
+
+def _with_filesystem(
+    parameters: VolumeParameters,
+    capabilities: tuple[Capability, ...],
+) -> VolumeParameters:
+    """Take the filesystem from wherever the request names it."""
+    named = {each.filesystem for each in capabilities if each.filesystem is not None}
+    if parameters.filesystem is not None:
+        named.add(parameters.filesystem)
+    if len(named) > 1:
+        names = " and ".join(sorted(each.value for each in named))
+        message = f"the request names {names}; one volume has one filesystem"
+        raise InvalidRequestError(message)
+    return dataclasses.replace(parameters, filesystem=named.pop() if named else None)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing tombstones once nothing depends on them.
+
+Every step can be repeated: the record goes to `collecting` first, so that
+nothing can begin to depend on the image any more; then header and key ring
+are destroyed, then the image, then its entry in the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+from typing import Final
+
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import RecordError
+from csi_driver.domain.record import EncryptionMode
+from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
+from csi_driver.domain.sizes import HEADER_ROOM
+from csi_driver.images.directory import Directory
+from csi_driver.images.directory import Entry
+from csi_driver.images.headers import SPARSE_LENGTH
+from csi_driver.images.port import Pool
+from csi_driver.images.port import RawImage
+from csi_driver.images.records import change_record
+from csi_driver.images.records import read_record
+
+_PAGE: Final = 500
+
+
+class Outcome(enum.Enum):
+    """What became of one tombstone."""
+
+    REMOVED = "removed"
+    KEPT = "kept: snapshots or clones depend on it"
+    BUSY = "kept: somebody has it open"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collected:
+    """One tombstone and what became of it."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+def pending(pool: Pool) -> list[Entry]:
+    """Return all tombstones of a pool and namespace."""
+    directory = Directory(pool)
+    found: list[Entry] = []
+    after = ""
+    while page := directory.deleted(after, _PAGE):
+        found.extend(entry for _, entry in page)
+        after = page[-1][0]
+    return found
+
+
+def collect(pool: Pool, entry: Entry) -> Collected:
+    """Remove one tombstone if nothing needs it.
+
+    `pool` belongs to a Rados instance of the collector's own.  RecordError if
+    the image under the entry is not a tombstone: then nothing is touched.
+    """
+    try:
+        with pool.open_raw(entry.image_id) as image:
+            name = image.name
+            outcome = _prepare(pool, image)
+    except NotFoundError:
+        # Removed before, perhaps only half: finish by name.
+        name, outcome = entry.image_name, Outcome.REMOVED
+    except InUseError:
+        return Collected(entry, Outcome.BUSY)
+    if outcome is Outcome.REMOVED:
+        try:
+            with contextlib.suppress(NotFoundError):
+                pool.remove_image(name)
+        except InUseError:
+            return Collected(entry, Outcome.BUSY)
+        except PreconditionError:
+            return Collected(entry, Outcome.KEPT)
+        Directory(pool).forget(entry.image_id)
+    return Collected(entry, outcome)
+
+
+def _prepare(pool: Pool, image: RawImage) -> Outcome:
+    """Take the image to where only its removal is left."""
+    _require_tombstone(read_record(pool, image.image_id))
+    if image.foreign_watchers():
+        return Outcome.BUSY
+    image.acquire_lock()
+    if image.dependants():
+        return Outcome.KEPT
+
+    def collecting(present: Record) -> Record:
+        _require_tombstone(present)
+        if present.state is VolumeState.COLLECTING:
+            return present
+        return present.moved_to(VolumeState.COLLECTING)
+
+    record = change_record(pool, image.image_id, collecting)
+    if record.mode.encrypted:
+        image.erase_header(_header_length(record))
+        change_record(
+            pool,
+            image.image_id,
+            lambda present: dataclasses.replace(present, ring=None),
+        )
+    return Outcome.REMOVED
+
+
+def _require_tombstone(record: Record) -> None:
+    if record.state not in {VolumeState.DELETED, VolumeState.COLLECTING}:
+        message = (
+            f"image {record.image_id} is listed as deleted, but its record says"
+            f" {record.state.value}: it is left alone"
+        )
+        raise RecordError(message)
+
+
+def _header_length(record: Record) -> int:
+    """Bytes that hold key material: a foreign header fills all its room."""
+    if record.mode is EncryptionMode.KEYRING:
+        return SPARSE_LENGTH
+    return min(record.layout.reserve, HEADER_ROOM)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The collector that runs in the controller all the time.
+
+It looks through the tombstones of every pool the driver owns, every few
+seconds and at once after a delete.  Two controllers may run one each: the
+owner lock keeps them apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import DriverError
+from csi_driver.images.connections import SharedConnections
+from csi_driver.images.directory import Entry
+from csi_driver.images.port import Connector
+from csi_driver.provisioning.collection import Collected
+from csi_driver.provisioning.collection import Outcome
+from csi_driver.provisioning.collection import collect
+from csi_driver.provisioning.collection import pending
+
+INTERVAL: Final = 5.0
+"""Seconds between two looks; an empty look is one small read for each pool."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Collector:
+    """Removes tombstones; `run` in a thread of its own, or `look` by hand."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        connections: SharedConnections,
+        clusters: Clusters,
+    ) -> None:
+        self._connector = connector
+        self._connections = connections
+        self._clusters = clusters
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin collecting in a thread of its own."""
+        self._thread = threading.Thread(target=self.run, name="collector", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop after the present tombstone; waits up to `timeout` seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def wake(self) -> None:
+        """Look now: something was deleted."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Look again and again until stopped; a failure is logged, not fatal."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            for cluster, pool, namespace in self._places():
+                if self._stopping.is_set():
+                    return
+                try:
+                    self.look(cluster, pool, namespace)
+                except DriverError as error:
+                    _log.warning(
+                        "collecting failed",
+                        cluster=cluster,
+                        pool=pool,
+                        namespace=namespace,
+                        error=str(error),
+                    )
+            self._wake.wait(INTERVAL)
+
+    def look(self, cluster: str, pool: str, namespace: str) -> list[Collected]:
+        """Collect what can be collected in one pool and namespace."""
+        with self._connections.pool(cluster, pool, namespace) as shared:
+            entries = pending(shared)
+        if not entries:
+            return []
+        ceph = self._connector.connect(cluster)
+        try:
+            own = ceph.pool(pool, namespace)
+            results = []
+            for entry in entries:
+                if self._stopping.is_set():
+                    break
+                results.append(collect(own, entry))
+                self._report(results[-1])
+            return results
+        finally:
+            ceph.close()
+
+    def pending(self) -> Iterator[tuple[str, str, str, Entry]]:
+        """Go through all tombstones: (cluster, pool, namespace, entry)."""
+        for cluster, pool, namespace in self._places():
+            with self._connections.pool(cluster, pool, namespace) as shared:
+                for entry in pending(shared):
+                    yield cluster, pool, namespace, entry
+
+    def _places(self) -> Iterator[tuple[str, str, str]]:
+        for config in self._clusters.by_id.values():
+            for pool in config.pools:
+                for namespace in pool.namespaces:
+                    yield config.cluster, pool.name, namespace
+
+    @staticmethod
+    def _report(result: Collected) -> None:
+        level = _log.info if result.outcome is Outcome.REMOVED else _log.debug
+        level(
+            "tombstone",
+            volume=result.entry.name,
+            image=result.entry.image_name,
+            outcome=result.outcome.value,
+        )

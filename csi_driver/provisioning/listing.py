@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paging through the volumes of every pool and namespace the driver owns."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PendingError
+from csi_driver.domain.ids import Location
+from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
+from csi_driver.images.connections import SharedConnections
+from csi_driver.images.directory import Directory
+from csi_driver.images.port import Pool
+from csi_driver.images.records import find_record
+
+_PAGE: Final = 200
+_TOKEN: Final = re.compile(r"([0-9]{1,6})\.([0-9a-f-]{0,36})")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a listing stands: the number of the place, and a key in it."""
+
+    place: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.place}.{self.key}"
+
+
+def list_records(
+    connections: SharedConnections,
+    clusters: Clusters,
+    token: str,
+    limit: int,
+) -> tuple[list[tuple[Location, Record]], str]:
+    """Return up to `limit` ready volumes (0: all) and the next token.
+
+    PendingError, which CSI wants as ABORTED, for a token that is not ours.
+    """
+    places = [
+        (config.cluster, pool.name, namespace)
+        for config in clusters.by_id.values()
+        for pool in config.pools
+        for namespace in pool.namespaces
+    ]
+    mark = _parse(token, len(places))
+    found: list[tuple[Location, Record]] = []
+    for number in range(mark.place, len(places)):
+        after = mark.key if number == mark.place else ""
+        with connections.pool(*places[number]) as pool:
+            for key, record in _records(pool, after):
+                if limit and len(found) == limit:
+                    return found, str(_Mark(number, after))
+                after = key
+                found.append((pool.location, record))
+    return found, ""
+
+
+def _records(pool: Pool, after: str) -> Iterator[tuple[str, Record]]:
+    directory = Directory(pool)
+    while page := directory.volumes(after, _PAGE):
+        for key, entry in page:
+            after = key
+            if not entry.image_id:
+                continue  # its image is being made
+            try:
+                record = find_record(pool, entry.image_id)
+            except NotFoundError:
+                continue  # deleted meanwhile
+            if record is not None and record.state is VolumeState.READY:
+                yield key, record
+
+
+def _parse(token: str, places: int) -> _Mark:
+    if not token:
+        return _Mark(0, "")
+    match = _TOKEN.fullmatch(token)
+    if match is None or int(match.group(1)) >= places:
+        message = f"starting_token {token!r} was not given out by this driver"
+        raise PendingError(message)
+    return _Mark(int(match.group(1)), match.group(2))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rest of the driver may ask Kubernetes for.
+
+Callers depend on these protocols; `api` implements them over HTTPS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from csi_driver.domain.parameters import SecretRef
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CsiVolumeSource:
+    """What a PersistentVolume says about the volume behind it.
+
+    Anyone who may create a PersistentVolume chooses these values: compare
+    `driver` and `volume_handle` with our own before following the reference.
+    """
+
+    driver: str
+    volume_handle: str
+    node_stage_secret: SecretRef | None
+
+
+class SecretReader(Protocol):
+    """Reads Secrets."""
+
+    def read_secret(self, reference: SecretRef) -> dict[str, str]:
+        """Return the Secret's data, decoded.
+
+        NotFoundError, ForbiddenError, UnavailableError, or SecretError if a
+        value is not UTF-8; InvalidRequestError if the reference is malformed.
+        """
+
+
+class VolumeReader(Protocol):
+    """Reads PersistentVolumes."""
+
+    def read_persistent_volume(self, name: str) -> CsiVolumeSource:
+        """Return the CSI part of a PersistentVolume.
+
+        NotFoundError, ForbiddenError, UnavailableError, or PreconditionError
+        if it is not a CSI volume; InvalidRequestError if the name is malformed.
+        """

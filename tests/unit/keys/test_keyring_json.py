@@ -183,6 +183,18 @@ def test_too_many_keys_are_refused() -> None:
         KeyRing.from_json_object(ring)
 
 
+@pytest.mark.parametrize(
+    ("purpose", "layer_format"),
+    [(Purpose.DEK, LuksFormat.LUKS2), (Purpose.PASSPHRASE, None)],
+)
+def test_only_a_passphrase_names_a_format(
+    purpose: Purpose, layer_format: LuksFormat | None
+) -> None:
+    header = "00000000-0000-0000-0000-000000000001"
+    with pytest.raises(RecordError, match="names its LUKS format"):
+        WrappedKey(purpose, header, bytes(12), bytes(48), layer_format)
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

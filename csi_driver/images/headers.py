@@ -34,8 +34,6 @@ leaves only random filling of keyslots that are not in use."""
 
 _SECTOR: Final = 512
 _TIMEOUT: Final = 60.0
-_LUKS2_UUID_OFFSET: Final = 168
-_LUKS2_UUID_LENGTH: Final = 40
 
 
 def make_header(dek: SecretBytes, header_uuid: uuid.UUID, layout: Layout) -> bytes:
@@ -55,15 +53,6 @@ def make_header(dek: SecretBytes, header_uuid: uuid.UUID, layout: Layout) -> byt
         message = "cryptsetup made something that is not a LUKS2 header"
         raise InternalError(message)
     return header
-
-
-def header_uuid(header: bytes) -> str:
-    """Return the UUID of a LUKS header as its binary part states it.
-
-    LUKS1 and LUKS2 keep it at the same offset (LUKS2 On-Disk Format, §2.1).
-    """
-    field = header[_LUKS2_UUID_OFFSET : _LUKS2_UUID_OFFSET + _LUKS2_UUID_LENGTH]
-    return field.split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def _format(

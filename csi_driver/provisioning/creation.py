@@ -23,6 +23,7 @@ from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
+from csi_driver.domain.ids import IMAGE_PREFIX
 from csi_driver.domain.ids import new_image_name
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
@@ -83,7 +84,7 @@ class Creation:
         image_id = self._image_of(entry)
         if image_id is None:
             return None
-        record = self._record_of(image_id)
+        record = self._record_of(entry, image_id)
         if record.state in {VolumeState.DELETED, VolumeState.COLLECTING}:
             # A delete that was interrupted before it freed the name.
             self._directory.bury(dataclasses.replace(entry, image_id=image_id))
@@ -133,10 +134,17 @@ class Creation:
         with contextlib.suppress(AlreadyExistsError):
             self._pool.create_image(image)
 
-    def _record_of(self, image_id: str) -> Record:
+    def _record_of(self, entry: Entry, image_id: str) -> Record:
         found = find_record(self._pool, image_id)
         if found is not None:
             return found
+        if not entry.image_name.startswith(IMAGE_PREFIX):
+            # Only an image that CreateVolume made may ever be formatted.
+            message = (
+                f"volume name {self._plan.name!r} stands for image"
+                f" {entry.image_name!r}, which this driver did not make"
+            )
+            raise AlreadyExistsError(message)
         ring = self._keys.ring() if self._keys else None
         record = self._plan.record(image_id, ring)
         create_record(self._pool, record)

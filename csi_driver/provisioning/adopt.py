@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adopting an image that others made, plaintext or formatted with LUKS.
+
+The image gets a record and a directory entry, nothing else about it changes:
+its passphrases stay what they are and go to librbd as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from csi_driver.domain.clusters import ClusterConfig
+from csi_driver.domain.context import volume_context
+from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import HeaderError
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import SizeError
+from csi_driver.domain.filesystem_state import FilesystemState
+from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.ids import check_volume_name
+from csi_driver.domain.luks import VISIBLE_LENGTH
+from csi_driver.domain.luks import parse_header
+from csi_driver.domain.parameters import DEFAULT_FEATURES
+from csi_driver.domain.parameters import SecretRef
+from csi_driver.domain.parameters import VolumeParameters
+from csi_driver.domain.record import EncryptionMode
+from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
+from csi_driver.domain.sizes import BLOCK_SIZE
+from csi_driver.domain.sizes import Layout
+from csi_driver.images.directory import Directory
+from csi_driver.images.directory import Entry
+from csi_driver.images.port import Pool
+from csi_driver.images.port import RawImage
+from csi_driver.images.records import create_record
+from csi_driver.images.records import find_record
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adoption:
+    """Which image to adopt; `name` is the volume's, by default the image's."""
+
+    image_name: str
+    name: str = ""
+    block: bool = False
+
+
+def adopt(pool: Pool, config: ClusterConfig, asked: Adoption) -> Record:
+    """Make a volume of an image that lies in `pool`.
+
+    A repeated call returns the volume it made.  NotFoundError without the
+    image; AlreadyExistsError if the name or the image belongs to another
+    volume; PreconditionError, HeaderError or SizeError if the image cannot be
+    served.
+    """
+    config.require(pool.pool_name, pool.location.namespace)
+    name = check_volume_name(asked.name or asked.image_name)
+    image_id = pool.find_image(asked.image_name)
+    if image_id is None:
+        message = f"pool {pool.pool_name} has no image {asked.image_name!r}"
+        raise NotFoundError(message)
+    record = find_record(pool, image_id)
+    if record is None:
+        with pool.open_raw(image_id, read_only=True) as image:
+            record = _examine(image, pool, config, name, block=asked.block)
+        # Before the entry: an entry whose image has no record is what an
+        # interrupted CreateVolume leaves, and that one would be formatted.
+        create_record(pool, record)
+    if record.name != name:
+        message = f"image {asked.image_name!r} is the volume {record.name!r} already"
+        raise AlreadyExistsError(message)
+    _file(pool, Entry(name, asked.image_name, image_id))
+    return record.require_ready()
+
+
+def manifest(
+    volume_id: VolumeId,
+    record: Record,
+    driver: str,
+    secret: SecretRef | None,
+) -> dict[str, Any]:
+    """Return a PersistentVolume for an adopted volume, ready for kubectl.
+
+    Its reclaim policy is Retain: the image was not made by Kubernetes.
+    """
+    csi: dict[str, Any] = {
+        "driver": driver,
+        "volumeHandle": str(volume_id),
+        "volumeAttributes": volume_context(record),
+    }
+    if secret is not None:
+        csi["nodeStageSecretRef"] = {
+            "name": secret.name,
+            "namespace": secret.namespace,
+        }
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"rbdcrypt-{record.image_id}"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": str(record.actual.count)},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "volumeMode": "Block" if record.block else "Filesystem",
+            "csi": csi,
+        },
+    }
+
+
+def _examine(
+    image: RawImage,
+    pool: Pool,
+    config: ClusterConfig,
+    name: str,
+    *,
+    block: bool,
+) -> Record:
+    """Read what the image is, without a passphrase."""
+    features = image.features()
+    if "exclusive-lock" not in features:
+        message = (
+            f"image {name!r} lacks the exclusive-lock feature, which keeps writers"
+            f" apart: run `rbd feature enable {pool.pool_name}/{image.name}"
+            " exclusive-lock`"
+        )
+        raise PreconditionError(message)
+    if "journaling" in features:
+        message = f"image {name!r} is journaled; librbd loads no encryption on it"
+        raise PreconditionError(message)
+    raw = image.raw_size()
+    visible = min(VISIBLE_LENGTH, raw.count)
+    mode, offset = EncryptionMode.NONE, 0
+    first = image.read_header(visible) if visible else b""
+    try:
+        header = parse_header(first)
+    except HeaderError:
+        if _looks_formatted(first):
+            raise
+    else:
+        mode, offset = EncryptionMode.PASSPHRASE, header.data_offset
+    size = Layout(offset).effective(raw)
+    if not size.count or size.count % BLOCK_SIZE:
+        message = (
+            f"image {name!r} offers {size}; exports come in whole blocks of"
+            f" {BLOCK_SIZE} bytes: grow it to the next multiple"
+        )
+        raise SizeError(message)
+    return Record(
+        name=name,
+        image_id=image.image_id,
+        state=VolumeState.READY,
+        mode=mode,
+        parameters=VolumeParameters(
+            cluster=config.cluster,
+            pool=pool.pool_name,
+            namespace=pool.location.namespace,
+            features=tuple(each for each in DEFAULT_FEATURES if each in features),
+            striping=image.striping(),
+            encrypted=mode.encrypted,
+        ),
+        layout=Layout(offset),
+        desired=size,
+        actual=size,
+        block=block,
+        filesystem=FilesystemState.RAW if block else FilesystemState.FOREIGN,
+    )
+
+
+def _looks_formatted(first: bytes) -> bool:
+    return bool(first) and first[:4] in {b"LUKS", b"RBDL"}
+
+
+def _file(pool: Pool, entry: Entry) -> None:
+    directory = Directory(pool)
+    found = directory.find(entry.name)
+    if found == entry:
+        return
+    taken = f"the volume name {entry.name!r} is taken; choose another with --name"
+    if found is not None:
+        raise AlreadyExistsError(taken)
+    try:
+        directory.claim(entry)
+    except ConflictError:
+        raise AlreadyExistsError(taken) from None

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab's mount namespace: made, kept by one sleeping process, entered, ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from labtools import environment
+from labtools import places
+from labtools import processes
+from labtools import rootfs
+from labtools import sandbox
+from labtools import shell
+from labtools.processes import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labtools.places import Lab
+
+
+def root_of(lab: Lab, kind: str, scratch: str) -> sandbox.Root:
+    """Return what this lab's root consists of; builds what is missing."""
+    lower = rootfs.ensure()
+    for directory in (lab.data, lab.etc, lab.log, lab.run):
+        directory.mkdir(parents=True, exist_ok=True)
+    lab.run.chmod(0o700)
+    same = ("/tmp", lab.repo, places.cache_dir())  # noqa: S108
+    marker = {"kind": kind, "repo": lab.repo, "data": lab.data, "run": lab.run}
+    return sandbox.Root(
+        lower=str(lower),
+        scratch=scratch,
+        binds=[
+            *sandbox.machine_binds(),
+            *((str(path), str(path)) for path in same),
+            (str(lab.etc), "/etc/ceph"),
+        ],
+        marker={name: str(value) for name, value in marker.items()},
+    )
+
+
+def holder(lab: Lab) -> Process | None:
+    """Return the process that keeps the namespace, if there is one."""
+    return Process.load(lab.run / "pids/holder")
+
+
+def ensure(lab: Lab) -> Process:
+    """Return the holder of the namespace, made if it does not run."""
+    found = holder(lab)
+    if found:
+        return found
+    scratch = lab.run / "root"
+    spec = root_of(lab, "lab", str(scratch))
+    scratch.mkdir(exist_ok=True)
+    log = lab.log / "namespace.out"
+    ready = lab.run / "ready"
+    ready.unlink(missing_ok=True)
+    words = ("/bin/sh", "-c", f"touch {ready}; exec sleep infinity")
+    process = processes.start(spec.command(*words), lab.run / "pids/holder", log)
+    while not ready.exists():
+        if not process.alive():
+            raise shell.LabError(f"the lab's root failed:\n{log.read_text()[-2000:]}")
+        time.sleep(0.01)
+    return process
+
+
+def end(lab: Lab) -> None:
+    """End every process in the namespace; its mounts go with the last one."""
+    found = holder(lab)
+    if found:
+        members = processes.of_mount_namespace(found)
+        processes.stop([member for member in members if member != found], seconds=5)
+        processes.stop([found], seconds=1)
+    (lab.run / "pids/holder").unlink(missing_ok=True)
+
+
+def use_environment(lab: Lab) -> None:
+    """Let the inside see the virtual environment that fits the clone now."""
+    venv = environment.ensure(rootfs.ensure())
+    link = f"mkdir -p {places.VENV.parent} && ln -sfn {venv} {places.VENV}"
+    if call(lab, "/bin/sh", "-c", link):
+        raise shell.LabError("the virtual environment cannot be linked")
+
+
+def enter_command(process: Process, words: Sequence[str], cwd: str) -> list[str]:
+    """Return the command line that runs `words` in the namespace."""
+    target = ("nsenter", "--target", str(process.pid), "--mount", "--root")
+    return [*target, "--", "/usr/bin/env", "-C", cwd, *words]
+
+
+def call(lab: Lab, *words: str) -> int:
+    """Run a command inside and return its exit status."""
+    process = ensure(lab)
+    command = enter_command(process, words, "/")
+    env = sandbox.inner_environment()
+    return subprocess.run(command, env=env, check=False).returncode
+
+
+def replace(lab: Lab, words: Sequence[str], extra: dict[str, str]) -> None:
+    """Become a command that runs inside: same terminal, signals, exit status."""
+    process = holder(lab)
+    if process is None:
+        raise shell.LabError("the lab is not up: hack/lab up")
+    cwd = os.getcwd()  # noqa: PTH109
+    shared = (str(lab.repo), str(places.cache_dir()), "/tmp")  # noqa: S108
+    if not any(cwd == path or cwd.startswith(f"{path}/") for path in shared):
+        cwd = str(lab.repo)
+    command = enter_command(process, words, cwd)
+    os.execvpe(command[0], command, sandbox.inner_environment(extra))  # noqa: S606

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Debian 13 root filesystem with Ceph Reef: built once, never changed.
+
+Labs and guests see it through an overlay of their own (`sandbox`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from labtools import places
+from labtools import shell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUITE = "trixie"
+MIRROR = os.environ.get("RBDCRYPT_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+RECIPE = "1"
+"""Raise it when the way of building changes, so that old caches are left alone."""
+
+PACKAGES = (
+    "ca-certificates",
+    "ceph-common",
+    "ceph-mgr",
+    "ceph-mon",
+    "ceph-osd",
+    "cryptsetup-bin",
+    "e2fsprogs",
+    "fio",
+    "fuse3",  # nbdfuse mounts by fusermount3
+    "git",  # the tests and linters look at tracked files
+    "hostname",
+    "iproute2",
+    "kmod",
+    "libnbd-bin",
+    "mount",
+    "nbdkit",
+    "procps",
+    "python3-libnbd",
+    "python3-rados",  # python3-rbd cannot be imported without, yet does not depend on it
+    "python3-rbd",
+    "python3-venv",
+    "qemu-block-extra",
+    "qemu-utils",
+    "rbd-nbd",
+    "user-mode-linux",
+    "util-linux",
+    "xfsprogs",
+)
+
+
+def key() -> str:
+    """Return what identifies the content of the root filesystem."""
+    return places.digest(SUITE, RECIPE, *PACKAGES)
+
+
+def ensure() -> Path:
+    """Return the root filesystem, built if it is not in the cache."""
+    cache = places.cache_dir()
+    target = cache / f"rootfs-{key()}"
+    with places.locked(cache / "locks" / "rootfs"):
+        if target.exists():
+            return target
+        shell.apt_install("mmdebstrap", "mmdebstrap")
+        shell.say("building the root filesystem (once, about a minute)")
+        begin = time.monotonic()
+        with places.fresh_dir(target) as directory:
+            command = (
+                "mmdebstrap",
+                "--mode=root",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+                # The machine's clock may be far from the archive's.
+                "--aptopt=Acquire::Check-Valid-Until false",
+                "--dpkgopt=path-exclude=/usr/share/doc/*",
+                "--dpkgopt=path-exclude=/usr/share/man/*",
+                SUITE,
+                directory,
+                MIRROR,
+            )
+            shell.run_logged(command, cache / "log" / "rootfs.log")
+        shell.say(f"root filesystem ready in {time.monotonic() - begin:.0f} s")
+    return target

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's story: one encrypted volume from its creation to its deletion.
+
+Runs inside the lab against the driver's own sockets.  Every step is checked;
+the first that does not hold ends the story with its reason and exit status 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+from cluster import PoolBytes
+from driver import Driver
+from driver import block
+from driver import mounted
+from driver import refused
+
+GIB = 1 << 30
+PASSPHRASE = "correct horse battery staple"  # noqa: S105  # the demo's own
+MARKER = b"Here lies the plaintext that nobody on the cluster shall read. "
+COLLECTED_WITHIN = 30.0
+
+
+class Story:
+    """Prints each step with its time; `check` is what makes a step count."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self.checks = 0
+
+    def told(self, text: str) -> None:
+        """Print one finished step."""
+        now = time.monotonic()
+        print(f"{now - self._last:7.2f} s  {text}", flush=True)
+        self._last = now
+
+    def check(self, holds: bool, expected: str) -> None:
+        """Fail the story unless something holds."""
+        if not holds:
+            message = f"expected: {expected}"
+            raise AssertionError(message)
+        self.checks += 1
+
+    def end(self) -> None:
+        """Print the summary."""
+        took = time.monotonic() - self._began
+        print(f"{took:7.2f} s  in all; {self.checks} checks held")
+
+
+def filesystem_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> None:
+    """Tell of the mounted volume."""
+    staging, target = at / "staging", at / "target"
+    capability = mounted("xfs")
+    volume = driver.create("demo-files", GIB, capability)
+    story.check(volume.capacity_bytes == GIB, "a volume of exactly 1 GiB")
+    story.told(f"CreateVolume 1 GiB, encrypted: {volume.volume_id}")
+
+    with refused(grpc.StatusCode.UNAUTHENTICATED) as message:
+        wrong = {"encryptionPassphrase": "a wrong guess"}
+        driver.stage(volume, staging, capability, wrong)
+    story.check("fingerprint" in message[0], "the refusal names fingerprints")
+    story.check(not os.path.ismount(staging), "nothing mounted")
+    story.told(f"wrong Secret refused before any I/O: {message[0]}")
+
+    driver.stage(volume, staging, capability)
+    driver.publish(volume, staging, target, capability)
+    story.told("NodeStage: header loaded, NBD device attached, mkfs.xfs, mounted")
+
+    sums = write_files(target)
+    pool_size = pool.data_bytes()
+    story.check(pool_size > len(sums) << 20, "the files' bytes are in RADOS")
+    story.told(f"wrote {len(sums)} files; RADOS holds {pool_size >> 20} MiB of data")
+    for needle in (MARKER, PASSPHRASE.encode(), b"XFSB"):
+        found = pool.find(needle)
+        story.check(not found, f"{needle[:16]!r} in no RADOS object, but {found}")
+    story.told("searched every RADOS object: no plaintext, no passphrase, no XFS magic")
+
+    driver.unpublish(volume, target)
+    driver.unstage(volume, staging)
+    story.check(not target.exists(), "the target path is gone")
+    driver.stage(volume, staging, capability)
+    driver.publish(volume, staging, target, capability)
+    story.check(read_files(target) == sums, "all files as they were written")
+    story.told("unstaged, staged again with the right Secret: data is there")
+
+    before = os.statvfs(target)
+    size = driver.expand(volume, target, 2 * GIB)
+    after = os.statvfs(target)
+    story.check(size == 2 * GIB, "NodeExpandVolume reports 2 GiB")
+    story.check(
+        after.f_blocks * after.f_frsize > 1.9 * before.f_blocks * before.f_frsize,
+        "the mounted filesystem doubled",
+    )
+    story.check(read_files(target) == sums, "all files as they were written")
+    story.told("expanded to 2 GiB while mounted")
+    total = driver.total_bytes(volume, target)
+    story.check(total == after.f_blocks * after.f_frsize, "stats agree with statvfs")
+    story.told(f"NodeGetVolumeStats: {total} bytes in the filesystem")
+
+    driver.unpublish(volume, target)
+    driver.unstage(volume, staging)
+    driver.delete(volume)
+    story.told("unpublished, unstaged, deleted")
+
+
+def block_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> None:
+    """Tell of the raw block volume."""
+    staging, target = at / "staging", at / "device"
+    capability = block()
+    volume = driver.create("demo-block", GIB, capability)
+    driver.stage(volume, staging, capability)
+    driver.publish(volume, staging, target, capability)
+    story.check(target.is_block_device(), "a block device at the target path")
+    story.check(driver.total_bytes(volume, target) == GIB, "exactly 1 GiB")
+    text = (MARKER * (1 << 20))[: 1 << 20]
+    with target.open("r+b", buffering=0) as device:
+        device.seek(GIB - len(text))
+        device.write(text)
+        os.fsync(device.fileno())
+        device.seek(GIB - len(text))
+        story.check(device.read(len(text)) == text, "the last MiB as written")
+    story.check(not pool.find(MARKER), "no plaintext in RADOS")
+    driver.unpublish(volume, target)
+    driver.unstage(volume, staging)
+    driver.delete(volume)
+    story.told("raw block volume: written to its last byte, read back, deleted")
+
+
+def write_files(directory: Path) -> dict[str, str]:
+    """Write some files, durably; their digests by name."""
+    sums = {}
+    for number in range(8):
+        content = MARKER * (1 << 15) + os.urandom(1 << 20)
+        path = directory / f"file-{number}"
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        sums[path.name] = hashlib.sha256(content).hexdigest()
+    return sums
+
+
+def read_files(directory: Path) -> dict[str, str]:
+    """Return the digests of all files, by name."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.iterdir())
+    }
+
+
+def nothing_left(story: Story, pool: PoolBytes) -> None:
+    """Wait for the collector, then look for remains."""
+    deadline = time.monotonic() + COLLECTED_WITHIN
+    while time.monotonic() < deadline:
+        left = [
+            name
+            for name in pool.objects()
+            if name.startswith(
+                ("rbd_data.", "rbd_header.", "rbd_id.", "rbd_object_map.")
+            )
+        ]
+        if not left:
+            break
+        time.sleep(0.2)
+    story.check(not left, f"no image left, but there is {left[:5]}")
+    story.told("the collector has run: no image is left in the pool")
+
+
+def main() -> int:
+    """Tell the story; exit status 0 if every check held."""
+    story = Story()
+    driver = Driver(
+        {"clusterID": "lab", "pool": os.environ["CEPH_POOL"]},
+        {"encryptionPassphrase": PASSPHRASE},
+    )
+    pool = PoolBytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rbdcrypt-demo-") as directory:
+            filesystem_chapter(story, driver, pool, Path(directory) / "files")
+            block_chapter(story, driver, pool, Path(directory) / "block")
+        nothing_left(story, pool)
+    except (AssertionError, grpc.RpcError) as error:
+        details = error.details() if isinstance(error, grpc.Call) else error
+        print(f"the demo failed: {details}", file=sys.stderr)
+        return 1
+    finally:
+        pool.close()
+        driver.close()
+    story.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,8 +15,17 @@ from typing import Any
 from typing import Final
 
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.secrets import SecretBytes
 
 _LONGEST_CLUSTER_ID: Final = 36
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CephUser:
+    """A cephx user without the `client.` prefix, and its key in base64."""
+
+    user_id: str
+    key: SecretBytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

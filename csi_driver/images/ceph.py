@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import json
+import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,8 +19,10 @@ import rados
 import rbd
 
 from csi_driver.domain.chain import LoadSpecs
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import SecretError
@@ -27,6 +32,7 @@ from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images import guarded
 from csi_driver.images.errors import mapped
 from csi_driver.images.handles import FEATURE_BITS
+from csi_driver.images.handles import CephImage
 from csi_driver.images.handles import CephLoadedImage
 from csi_driver.images.handles import CephRawImage
 from csi_driver.images.handles import load
@@ -34,6 +40,9 @@ from csi_driver.images.port import NewImage
 
 CONNECT_SECONDS: Final = 8
 """How long a connection may take; csi-provisioner gives a call 10 seconds."""
+
+_SHORTEST_KEY: Final = 12
+"""Bytes in front of the secret in a cephx key: type, time and length."""
 
 _SETTINGS: Final[Mapping[str, str]] = {
     # Connecting is bounded.  No operation timeout is set: librados would
@@ -43,6 +52,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "rbd_default_clone_format": "2",
     "admin_socket": "",
     "log_to_stderr": "false",
+    # Errors go there apart from the log, and one of them quotes a bad key.
+    "err_to_stderr": "false",
     "log_file": "",
 }
 
@@ -56,11 +67,13 @@ class CephPool:
         ioctx: Any,
         location: Location,
         address: str,
+        handles: weakref.WeakSet[CephImage],
     ) -> None:
         self._instance = instance
-        self._ioctx = ioctx
+        self._opened = ioctx
         self._location = location
         self._address = address
+        self._handles = handles
         self._rbd = rbd.RBD()
 
     @property
@@ -106,7 +119,10 @@ class CephPool:
 
     def open_raw(self, image_id: str, *, read_only: bool = False) -> CephRawImage:
         """Open without loading."""
-        return CephRawImage(self._open(image_id, read_only=read_only), self._address)
+        image = self._open(image_id, read_only=read_only)
+        handle = CephRawImage(image, self._address)
+        self._handles.add(handle)
+        return handle
 
     def open_loaded(
         self,
@@ -119,10 +135,12 @@ class CephPool:
         image = self._open(image_id, read_only=read_only)
         try:
             load(image, specs)
-            return CephLoadedImage(image, self._address)
+            handle = CephLoadedImage(image, self._address)
         except BaseException:
             image.close()
             raise
+        self._handles.add(handle)
+        return handle
 
     def read_metadata(self, image_id: str, key: str) -> str | None:
         """Return one metadata value of an image."""
@@ -172,6 +190,14 @@ class CephPool:
         message = f"ceph df does not show pool {self.pool_name}"
         raise NotFoundError(message)
 
+    @property
+    def _ioctx(self) -> Any:
+        # python-rbd does not look whether it is open, and crashes the process.
+        if self._opened.state != "open":
+            message = f"pool {self._location} is used after its connection was closed"
+            raise InternalError(message)
+        return self._opened
+
     def _open(self, image_id: str, *, read_only: bool) -> Any:
         with mapped(f"opening image {image_id}"):
             return rbd.Image(self._ioctx, image_id=image_id, read_only=read_only)
@@ -186,6 +212,7 @@ class CephConnection:
         with mapped("reading this client's address"):
             self._address = str(instance.get_addrs()).rsplit(" ", 1)[-1]
         self._ioctxs: list[Any] = []
+        self._handles: weakref.WeakSet[CephImage] = weakref.WeakSet()
 
     @property
     def address(self) -> str:
@@ -211,7 +238,9 @@ class CephConnection:
         return self._open(str(name), location)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; handles that are still open are closed first."""
+        for handle in list(self._handles):
+            handle.close()
         for ioctx in self._ioctxs:
             ioctx.close()
         self._instance.shutdown()
@@ -221,7 +250,13 @@ class CephConnection:
             ioctx = self._instance.open_ioctx(name)
         ioctx.set_namespace(location.namespace)
         self._ioctxs.append(ioctx)
-        return CephPool(self._instance, ioctx, location, self._address)
+        return CephPool(
+            self._instance,
+            ioctx,
+            location,
+            self._address,
+            self._handles,
+        )
 
 
 class CephConnector:
@@ -230,16 +265,19 @@ class CephConnector:
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters
 
-    def connect(self, cluster: str) -> CephConnection:
-        """Connect as the driver's own user, within CONNECT_SECONDS."""
+    def connect(self, cluster: str, user: CephUser | None = None) -> CephConnection:
+        """Connect within CONNECT_SECONDS, by default as the driver's own user."""
         config = self._clusters.get(cluster)
-        return connect(config, config.user_id, read_key(config))
+        return connect(config, user or own_user(config))
 
 
-def read_key(config: ClusterConfig) -> SecretBytes:
-    """Read the driver's cephx key from its file."""
+def own_user(config: ClusterConfig) -> CephUser:
+    """Return the driver's own Ceph user, its key read from its file.
+
+    UnavailableError if the file cannot be read.
+    """
     try:
-        return SecretBytes(Path(config.key_file).read_bytes().strip())
+        key = SecretBytes(Path(config.key_file).read_bytes().strip())
     except OSError as error:
         message = (
             f"the cephx key of client.{config.user_id} for cluster"
@@ -247,16 +285,18 @@ def read_key(config: ClusterConfig) -> SecretBytes:
             f" {error.strerror}"
         )
         raise UnavailableError(message) from error
+    return CephUser(config.user_id, key)
 
 
-def connect(config: ClusterConfig, user_id: str, key: SecretBytes) -> CephConnection:
+def connect(config: ClusterConfig, user: CephUser) -> CephConnection:
     """Connect a new Rados instance; see `Connector.connect` for errors."""
+    _require_key(user)
     instance = rados.Rados(
-        name=f"client.{user_id}",
+        name=f"client.{user.user_id}",
         conf={
             **_SETTINGS,
             "mon_host": ",".join(config.monitors),
-            "key": key.reveal().decode("ascii", "replace"),
+            "key": user.key.reveal().decode("ascii", "replace"),
         },
     )
     with contextlib.ExitStack() as undo:
@@ -265,7 +305,7 @@ def connect(config: ClusterConfig, user_id: str, key: SecretBytes) -> CephConnec
             instance.connect()
         except (rados.PermissionDeniedError, rados.PermissionError) as error:
             message = (
-                f"cluster {config.cluster!r} refused the key of client.{user_id}:"
+                f"cluster {config.cluster!r} refused the key of client.{user.user_id}:"
                 " compare it with `ceph auth get`"
             )
             raise SecretError(message) from error
@@ -278,6 +318,20 @@ def connect(config: ClusterConfig, user_id: str, key: SecretBytes) -> CephConnec
         connection = CephConnection(config.cluster, instance)
         undo.pop_all()
     return connection
+
+
+def _require_key(user: CephUser) -> None:
+    """Refuse what librados would complain about in the words of a bad network."""
+    try:
+        decoded = base64.b64decode(user.key.reveal(), validate=True)
+    except binascii.Error:
+        decoded = b""
+    if len(decoded) < _SHORTEST_KEY:
+        message = (
+            f"the key of client.{user.user_id} is not a cephx key as"
+            " `ceph auth print-key` prints it"
+        )
+        raise SecretError(message)
 
 
 def _bits(features: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from typing import Protocol
 from typing import Self
 
 from csi_driver.domain.chain import LoadSpecs
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.ids import Location
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
@@ -87,7 +88,9 @@ class Image(Protocol):
     def break_lock(self, owner: LockOwner) -> None:
         """Take the lock from an owner known to be dead, fencing that client.
 
-        librbd puts the owner's whole Rados instance on the blocklist.
+        librbd puts the owner's whole Rados instance on the blocklist: what
+        reaches the cluster from there is FencedError from then on.
+        NotFoundError if nobody holds the lock, InUseError if another does.
         """
 
     def foreign_watchers(self) -> list[Watcher]:
@@ -107,7 +110,11 @@ class Image(Protocol):
 
 
 class RawImage(Image, Protocol):
-    """An image whose encryption is not loaded: header area only."""
+    """An image whose encryption is not loaded: header area only.
+
+    A read-only handle does not watch the image: it goes on showing the size
+    and the snapshots that it found when it was opened.
+    """
 
     def raw_size(self) -> RawSize:
         """Return the image's size in the image header."""
@@ -130,12 +137,15 @@ class RawImage(Image, Protocol):
     def write_header(self, header: bytes) -> None:
         """Write a whole LUKS header at raw offset 0.
 
-        HeaderExistsError if a LUKS magic stands there; AlreadyLoadedError on
-        a loaded handle.
+        HeaderExistsError if a LUKS magic stands there; SizeError, and nothing
+        written, if the image is smaller; AlreadyLoadedError on a loaded handle.
         """
 
     def erase_header(self, length: int) -> None:
-        """Overwrite `length` bytes from raw offset 0 with zeros."""
+        """Overwrite `length` bytes from raw offset 0 with zeros.
+
+        SizeError, and nothing written, if the image is smaller.
+        """
 
 
 class LoadedImage(Image, Protocol):
@@ -178,7 +188,11 @@ class Pool(Protocol):
         """Make an image; AlreadyExistsError if the name is taken."""
 
     def remove_image(self, name: str) -> None:
-        """Remove an image nobody has open; NotFoundError if it is gone."""
+        """Remove an image nobody has open for writing.
+
+        NotFoundError if it is gone, InUseError if a handle of any client
+        watches it, PreconditionError if it has snapshots or clones.
+        """
 
     def find_image(self, name: str) -> str | None:
         """Return the id of the image of that name, None without one."""
@@ -257,14 +271,19 @@ class Ceph(Protocol):
         """Open a pool by number; NotFoundError without it."""
 
     def close(self) -> None:
-        """Disconnect; handles opened through this instance are closed first."""
+        """Disconnect; handles still open through this instance are closed first.
+
+        Pools opened through it cannot be used any more.
+        """
 
 
 class Connector(Protocol):
     """Makes Rados instances."""
 
-    def connect(self, cluster: str) -> Ceph:
-        """Connect a new instance as the driver's own user, in bounded time.
+    def connect(self, cluster: str, user: CephUser | None = None) -> Ceph:
+        """Connect a new instance in bounded time.
+
+        `user` is None for the driver's own user of that cluster.
 
         UnavailableError when no monitor answers; SecretError when the key is
         refused.

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from csi_driver.domain.chain import DEEPEST_CHAIN
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.keyring import LONGEST_PASSPHRASE
 from csi_driver.domain.secrets import SecretBytes
@@ -66,14 +67,6 @@ class RandomKey:
 
 
 type KeySource = Passphrase | RandomKey
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CephUser:
-    """A cephx user without the `client.` prefix, and its key in base64."""
-
-    user_id: str
-    key: SecretBytes
 
 
 def parse_key_source(

@@ -29,6 +29,7 @@ from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
+from csi_driver.keys.material import parse_ceph_user
 from csi_driver.keys.material import parse_key_source
 from csi_driver.kube.choice import choose_secrets
 from csi_driver.kube.contract import SecretReader
@@ -77,7 +78,7 @@ class Volumes:
         parameters = plan.parameters
         with (
             self._keys(plan, request.secrets) as keys,
-            self._own_instance(parameters.cluster) as ceph,
+            self._own_instance(parameters.cluster, request.secrets) as ceph,
         ):
             pool = ceph.pool(parameters.pool, parameters.namespace)
             if parameters.data_pool:
@@ -213,9 +214,16 @@ class Volumes:
         return KeysInAdvance(parse_key_source(secrets), plan.layout)
 
     @contextlib.contextmanager
-    def _own_instance(self, cluster: str) -> Iterator[Ceph]:
-        """Connect for work under a lock: what fences it fences nothing else."""
-        ceph = self._connector.connect(cluster)
+    def _own_instance(
+        self,
+        cluster: str,
+        secrets: Mapping[str, str] | None = None,
+    ) -> Iterator[Ceph]:
+        """Connect for work under a lock: what fences it fences nothing else.
+
+        A Secret may name the Ceph user to work as.
+        """
+        ceph = self._connector.connect(cluster, parse_ceph_user(secrets or {}))
         try:
             yield ceph
         finally:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose how exports become devices on this node.
+
+`auto` prefers the kernel's NBD client, whose devices survive the death of the
+server; the fallback is nbdfuse with a loop device.  The code above works with
+`AttachMethod` and does not know which one it has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from csi_driver.devices.device import AttachMethod
+from csi_driver.devices.fuse_loop import FuseLoop
+from csi_driver.devices.kernel_nbd import DEAD_CONNECTION_SECONDS
+from csi_driver.devices.kernel_nbd import KernelNbd
+from csi_driver.domain.errors import UnsupportedError
+
+type MethodName = Literal["auto", "kernel", "fuse"]
+
+
+def choose(
+    method: MethodName,
+    *,
+    directory: Path,
+    dead_connection_seconds: int = DEAD_CONNECTION_SECONDS,
+) -> AttachMethod:
+    """Return the named method, or for `auto` the first one that works here.
+
+    `directory` holds the fallback's mount points (a tmpfs such as /run).
+    Raises UnsupportedError with every reason found when none works.
+    """
+    kernel = KernelNbd(dead_connection_seconds=dead_connection_seconds)
+    fuse = FuseLoop(directory)
+    candidates: tuple[AttachMethod, ...]
+    match method:
+        case "auto":
+            candidates = (kernel, fuse)
+        case "kernel":
+            candidates = (kernel,)
+        case "fuse":
+            candidates = (fuse,)
+    reasons: list[str] = []
+    for candidate in candidates:
+        reason = candidate.available()
+        if reason is None:
+            return candidate
+        reasons.append(f"{candidate.kind.value}: {reason}")
+    raise UnsupportedError(
+        f"no way to attach a device on this node; {'; '.join(reasons)}"
+    )

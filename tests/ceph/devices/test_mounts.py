@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts and binds by the real kernel, and every wrong thing at a target."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from csi_driver.devices import filesystems
+from csi_driver.devices import mounts
+from csi_driver.devices import stats
+from csi_driver.devices.device import Device
+from csi_driver.devices.mounts import MountOptions
+from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
+
+WRITABLE = MountOptions()
+READ_ONLY = MountOptions(read_only=True)
+
+
+@pytest.fixture
+def staged(device: Device, work_directory: Path) -> Path:
+    """Give a directory with a mounted ext4."""
+    filesystems.make(device.path, "ext4")
+    target = work_directory / "stag ing\\dir"
+    mounts.mount_device(device.path, target, "ext4", WRITABLE)
+    return target
+
+
+def count(path: Path) -> int:
+    return len(mounts.at(mounts.read_mounts(), path))
+
+
+def test_mounting_twice_is_one_mount(device: Device, staged: Path) -> None:
+    (staged / "file").write_text("here")
+    mounts.mount_device(device.path, staged, "ext4", WRITABLE)
+    assert count(staged) == 1
+    found = mounts.require_mounted(staged)
+    assert found.numbers == mounts.device_numbers(device.path)
+    assert (found.filesystem, found.read_only) == ("ext4", False)
+
+
+def test_other_access_at_the_same_target_is_refused(
+    device: Device, staged: Path
+) -> None:
+    with pytest.raises(AlreadyExistsError, match="writable"):
+        mounts.mount_device(device.path, staged, "ext4", READ_ONLY)
+
+
+def test_something_else_at_the_target_is_refused(
+    device: Device, work_directory: Path
+) -> None:
+    filesystems.make(device.path, "ext4")
+    target = work_directory / "target"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "stranger", target], check=True)
+    with pytest.raises(AlreadyExistsError, match="tmpfs of stranger"):
+        mounts.mount_device(device.path, target, "ext4", WRITABLE)
+    assert count(target) == 1
+
+
+@pytest.mark.parametrize(("kind", "words"), [("file", "a file"), ("link", "symbolic")])
+def test_a_target_that_is_no_directory_is_refused(
+    device: Device, work_directory: Path, kind: str, words: str
+) -> None:
+    filesystems.make(device.path, "ext4")
+    target = work_directory / "target"
+    if kind == "file":
+        target.write_text("content")
+    else:
+        target.symlink_to("/")
+    with pytest.raises(PreconditionError, match=words):
+        mounts.mount_device(device.path, target, "ext4", WRITABLE)
+    assert count(target) == 0
+    assert target.is_symlink() == (kind == "link")
+
+
+def test_read_only_and_flags_are_honoured(device: Device, work_directory: Path) -> None:
+    filesystems.make(device.path, "ext4")
+    target = work_directory / "target"
+    options = MountOptions(("noatime", "nodev"), read_only=True)
+    mounts.mount_device(device.path, target, "ext4", options)
+    found = mounts.require_mounted(target)
+    assert {"ro", "noatime", "nodev"} <= set(found.options)
+    with pytest.raises(OSError, match="Read-only"):
+        (target / "file").write_text("x")
+
+
+def test_a_device_without_that_filesystem_is_an_error(
+    device: Device, work_directory: Path
+) -> None:
+    with pytest.raises(PreconditionError, match="mount failed with exit code"):
+        mounts.mount_device(device.path, work_directory / "target", "ext4", WRITABLE)
+
+
+def test_flags_that_reach_elsewhere_are_refused(
+    device: Device, work_directory: Path
+) -> None:
+    options = MountOptions(("journal_path=/dev/vda",))
+    with pytest.raises(InvalidRequestError):
+        mounts.mount_device(device.path, work_directory / "target", "ext4", options)
+    assert not (work_directory / "target").exists()
+
+
+def test_a_directory_is_published_writable_and_read_only(
+    staged: Path, work_directory: Path
+) -> None:
+    (staged / "file").write_text("seen")
+    writable, frozen = work_directory / "writable", work_directory / "frozen"
+    for _ in range(2):
+        mounts.bind_directory(staged, writable, read_only=False, flags=["noexec"])
+        mounts.bind_directory(staged, frozen, read_only=True)
+    assert (count(writable), count(frozen)) == (1, 1)
+    assert "noexec" in mounts.require_mounted(writable).options
+    assert (frozen / "file").read_text() == "seen"
+    (writable / "new").write_text("x")
+    with pytest.raises(OSError, match="Read-only"):
+        (frozen / "new").write_text("x")
+    (staged / "still writable").write_text("x")
+    with pytest.raises(AlreadyExistsError, match="expected the same as"):
+        mounts.bind_directory(staged, frozen, read_only=False)
+
+
+def test_publishing_what_is_not_staged_is_an_error(work_directory: Path) -> None:
+    source, target = work_directory / "source", work_directory / "target"
+    source.mkdir()
+    with pytest.raises(PreconditionError, match="stage it first"):
+        mounts.bind_directory(source, target, read_only=False)
+    assert not target.exists()
+
+
+def test_publishing_over_something_else_is_refused(
+    staged: Path, work_directory: Path
+) -> None:
+    target, other = work_directory / "target", staged / "inside"
+    target.mkdir()
+    other.mkdir()
+    subprocess.run(["mount", "--bind", other, target], check=True)
+    with pytest.raises(AlreadyExistsError, match="its /inside"):
+        mounts.bind_directory(staged, target, read_only=False)
+
+
+def test_a_device_is_published_as_a_node(device: Device, work_directory: Path) -> None:
+    target = work_directory / "deep" / "node"
+    for _ in range(2):
+        mounts.bind_device(device.path, target)
+    assert count(target) == 1
+    assert mounts.mounted_device(target) == mounts.device_numbers(device.path)
+    assert stats.device_size(target) == stats.device_size(device.path)
+    mounts.unmount(target)
+    assert mounts.mounted_device(target) is None
+    mounts.remove_target(target)
+    assert not target.exists()
+
+
+def test_a_node_is_not_published_over_another_device_or_a_directory(
+    device: Device, work_directory: Path
+) -> None:
+    target = work_directory / "node"
+    target.touch()
+    subprocess.run(["mount", "--bind", "/dev/null", target], check=True)
+    with pytest.raises(AlreadyExistsError, match="expected the device"):
+        mounts.bind_device(device.path, target)
+    directory = work_directory / "directory"
+    directory.mkdir()
+    with pytest.raises(PreconditionError, match="a directory, expected a file"):
+        mounts.bind_device(device.path, directory)
+    with pytest.raises(PreconditionError, match="not a block device"):
+        mounts.bind_device(Path("/dev/null"), work_directory / "third")
+
+
+def test_unmount_takes_every_stacked_mount_and_is_repeatable(
+    staged: Path, work_directory: Path
+) -> None:
+    target = work_directory / "target"
+    mounts.bind_directory(staged, target, read_only=False)
+    subprocess.run(["mount", "--bind", staged, target], check=True)
+    assert count(target) == 2
+    mounts.unmount(target)
+    mounts.unmount(target)
+    assert count(target) == 0
+    mounts.remove_target(target)
+    mounts.remove_target(target)
+    assert not target.exists()
+
+
+def test_a_mount_in_use_is_not_torn_away(staged: Path) -> None:
+    with (staged / "open").open("w"), pytest.raises(InUseError, match="busy"):
+        mounts.unmount(staged)
+    assert count(staged) == 1
+
+
+def test_a_target_is_removed_only_when_it_is_empty(
+    staged: Path, work_directory: Path
+) -> None:
+    with pytest.raises(InUseError):
+        mounts.remove_target(staged)
+    (work_directory / "full").mkdir()
+    (work_directory / "full" / "file").touch()
+    with pytest.raises(PreconditionError, match="not empty"):
+        mounts.remove_target(work_directory / "full")
+    (work_directory / "link").symlink_to("/")
+    with pytest.raises(PreconditionError, match="symbolic"):
+        mounts.remove_target(work_directory / "link")
+
+
+def test_nothing_mounted_is_not_found(work_directory: Path) -> None:
+    with pytest.raises(NotFoundError):
+        mounts.require_mounted(work_directory)
+
+
+def test_a_parent_may_be_a_symbolic_link(device: Device, work_directory: Path) -> None:
+    """Kubelet's directory is a link on some nodes; mountinfo has real paths."""
+    filesystems.make(device.path, "ext4")
+    (work_directory / "real").mkdir()
+    (work_directory / "link").symlink_to(work_directory / "real")
+    target = work_directory / "link" / "target"
+    for _ in range(2):
+        mounts.mount_device(device.path, target, "ext4", WRITABLE)
+    assert count(work_directory / "real" / "target") == 1
+    mounts.unmount(target)
+    assert count(target) == 0
+
+
+def test_where_a_path_lies(staged: Path) -> None:
+    (staged / "a").mkdir()
+    found = mounts.holding(mounts.read_mounts(), staged / "a")
+    assert found is not None
+    mount, inside = found
+    assert (mount.mount_point, inside) == (str(staged), "/a")
+    assert os.stat(staged).st_dev == os.makedev(*mount.numbers)

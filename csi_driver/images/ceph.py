@@ -7,6 +7,7 @@ import base64
 import binascii
 import contextlib
 import json
+import struct
 import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -41,8 +42,10 @@ from csi_driver.images.port import NewImage
 CONNECT_SECONDS: Final = 8
 """How long a connection may take; csi-provisioner gives a call 10 seconds."""
 
-_SHORTEST_KEY: Final = 12
-"""Bytes in front of the secret in a cephx key: type, time and length."""
+_KEY_HEAD: Final = struct.Struct("<H8xH")
+"""What stands in front of the secret in a cephx key: type, time and length."""
+_AES: Final = 1
+_AES_LENGTH: Final = 16
 
 _SETTINGS: Final[Mapping[str, str]] = {
     # Connecting is bounded.  No operation timeout is set: librados would
@@ -52,8 +55,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "rbd_default_clone_format": "2",
     "admin_socket": "",
     "log_to_stderr": "false",
-    # Errors go there apart from the log, and one of them quotes a bad key.
-    "err_to_stderr": "false",
     "log_file": "",
 }
 
@@ -321,12 +322,17 @@ def connect(config: ClusterConfig, user: CephUser) -> CephConnection:
 
 
 def _require_key(user: CephUser) -> None:
-    """Refuse what librados would complain about in the words of a bad network."""
+    """Refuse a malformed key, which librados would quote on stderr.
+
+    It prints "failed to decode key" with the key, whatever the log settings,
+    and then fails like a network that does not answer (measured on 18.2.7).
+    """
     try:
         decoded = base64.b64decode(user.key.reveal(), validate=True)
     except binascii.Error:
         decoded = b""
-    if len(decoded) < _SHORTEST_KEY:
+    length = len(decoded) - _KEY_HEAD.size
+    if length != _AES_LENGTH or _KEY_HEAD.unpack_from(decoded) != (_AES, length):
         message = (
             f"the key of client.{user.user_id} is not a cephx key as"
             " `ceph auth print-key` prints it"

@@ -69,17 +69,32 @@ def read_entries(
     after: str,
     limit: int,
 ) -> list[tuple[str, str]]:
-    """Return up to `limit` omap entries behind `after`, in key order."""
+    """Return up to `limit` omap entries behind `after`, in key order.
+
+    An OSD cuts an answer at `osd_max_omap_entries_per_request` (1024) without
+    a word, so a short answer is followed by another question.
+    """
+    rows: list[tuple[str, str]] = []
     try:
-        with rados.ReadOpCtx() as operation:
-            values, _ = ioctx.get_omap_vals(operation, after, prefix, limit)
-            ioctx.operate_read_op(operation, name)
-            return [(key, value.decode()) for key, value in values]
+        while len(rows) < limit:
+            with rados.ReadOpCtx() as operation:
+                values, _ = ioctx.get_omap_vals(
+                    operation,
+                    rows[-1][0] if rows else after,
+                    prefix,
+                    limit - len(rows),
+                )
+                ioctx.operate_read_op(operation, name)
+                more = [(key, value.decode()) for key, value in values]
+            if not more:
+                break
+            rows += more
     except rados.ObjectNotFound:
         return []
     except rados.Error as error:
         with mapped(f"reading {name}"):
             raise error from None
+    return rows
 
 
 def swap_entries(

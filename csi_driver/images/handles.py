@@ -75,13 +75,12 @@ class CephImage:
         """Return who holds the exclusive lock."""
         with self._doing("reading the lock's owner"):
             owners = [dict(each) for each in self._image.lock_get_owners()]
-            lockers = self._image.list_lockers()
         if not owners:
             return None
-        address = owners[0]["owner"]
-        if lockers:
-            address = lockers["lockers"][0][2]
-        return LockOwner(owner=str(owners[0]["owner"]), address=str(address))
+        # librbd's token is the owner's address.  list_lockers shows addresses
+        # too, but from a cache that may still name the owner before this one.
+        token = str(owners[0]["owner"])
+        return LockOwner(owner=token, address=token)
 
     def break_lock(self, owner: LockOwner) -> None:
         """Take the lock from a dead owner, which fences its client."""
@@ -174,6 +173,7 @@ class CephRawImage(CephImage):
                 " another would make its data unreadable"
             )
             raise HeaderExistsError(message)
+        self._require_room(len(header))
         with self._doing("writing the header"):
             self._image.write(header, 0)
             self._image.flush()
@@ -181,6 +181,7 @@ class CephRawImage(CephImage):
     def erase_header(self, length: int) -> None:
         """Overwrite the header area with zeros."""
         self._require_header_area(length)
+        self._require_room(length)
         with self._doing("erasing the header"):
             self._image.write(bytes(length), 0)
             self._image.flush()
@@ -189,6 +190,13 @@ class CephRawImage(CephImage):
         if not 0 < length <= HEADER_ROOM:
             message = f"{length} bytes reach beyond the header area"
             raise InternalError(message)
+
+    def _require_room(self, length: int) -> None:
+        # librbd would write up to the end and report that as an error.
+        present = self.raw_size()
+        if length > present.count:
+            message = f"image {self._id} has {present}, too few for {length} bytes"
+            raise SizeError(message)
 
 
 class CephLoadedImage(CephImage):

@@ -88,7 +88,7 @@ def parse_clusters(text: str) -> Clusters:
     """Read `config.json`; InvalidRequestError says where it is wrong."""
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"the cluster config is not JSON: {error}"
         raise InvalidRequestError(message) from error
     if not isinstance(entries, list) or not entries:
@@ -113,15 +113,15 @@ def _cluster(entry: Mapping[str, Any]) -> ClusterConfig:
     if len(cluster) > _LONGEST_CLUSTER_ID:
         message = f"clusterID has more than {_LONGEST_CLUSTER_ID} characters"
         raise ValueError(message)
-    monitors = tuple(str(each) for each in entry["monitors"])
-    if not monitors:
-        message = "monitors is empty"
+    monitors = _texts(entry["monitors"], "monitors")
+    if not all(monitors):
+        message = "monitors holds an empty string"
         raise ValueError(message)
     own = entry["rbdcrypt"]
     pools = tuple(
         OwnedPool(
             _text(pool, "name"),
-            tuple(str(each) for each in pool.get("namespaces", [""])),
+            _texts(pool.get("namespaces", [""]), "namespaces"),
         )
         for pool in own["pools"]
     )
@@ -135,6 +135,17 @@ def _cluster(entry: Mapping[str, Any]) -> ClusterConfig:
         key_file=_text(own, "keyFile"),
         pools=pools,
     )
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    """Return a list of strings; a single string is not taken for its letters."""
+    if not isinstance(value, list) or not value:
+        message = f"{name} must be a non-empty list"
+        raise ValueError(message)
+    if not all(isinstance(each, str) for each in value):
+        message = f"{name} must hold strings"
+        raise ValueError(message)
+    return tuple(value)
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

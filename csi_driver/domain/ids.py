@@ -54,7 +54,11 @@ class VolumeId:
         if not _IMAGE_ID.fullmatch(self.image_id):
             message = f"{self.image_id!r} is not an RBD image id"
             raise InvalidRequestError(message)
-        length = len(str(self))
+        try:
+            length = len(str(self))
+        except UnicodeEncodeError as error:
+            message = "a clusterID or namespace that is not Unicode makes no id"
+            raise InvalidRequestError(message) from error
         if length > LONGEST_ID:
             message = (
                 f"the id of a volume in cluster {self.location.cluster!r},"
@@ -92,7 +96,7 @@ class VolumeId:
         try:
             location = Location(_unquote(cluster), int(pool), _unquote(namespace))
             found = cls(location, image_id)
-        except (UnicodeDecodeError, InvalidRequestError):
+        except (UnicodeError, InvalidRequestError):
             raise _unknown(text) from None
         if str(found) != text:  # one volume has one spelling
             raise _unknown(text)

@@ -16,6 +16,7 @@ from typing import Final
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.sizes import BLOCK_SIZE
 from csi_driver.domain.sizes import Striping
 
 FSTYPE: Final = "csi.storage.k8s.io/fstype"
@@ -169,9 +170,17 @@ def _features(text: str) -> tuple[str, ...]:
 
 def _striping(given: Mapping[str, str]) -> Striping:
     object_size = _number("objectSize", given.get("objectSize", ""), 4 << 20)
+    unit = _number("stripeUnit", given.get("stripeUnit", ""), object_size)
+    if unit % BLOCK_SIZE:
+        # Measured on 18.2.7: such an image loads, and every write is EINVAL.
+        message = (
+            f"stripeUnit must be a multiple of {BLOCK_SIZE}, {unit} is not:"
+            " librbd cannot write encrypted blocks across stripes"
+        )
+        raise InvalidRequestError(message)
     return Striping(
         object_size=object_size,
-        stripe_unit=_number("stripeUnit", given.get("stripeUnit", ""), object_size),
+        stripe_unit=unit,
         stripe_count=_number("stripeCount", given.get("stripeCount", ""), 1),
     )
 

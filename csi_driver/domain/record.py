@@ -16,10 +16,12 @@ from typing import Any
 from typing import Final
 
 from csi_driver.domain.access import Filesystem
+from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import FilesystemState
 from csi_driver.domain.keyring import KeyRing
 from csi_driver.domain.parameters import SecretRef
@@ -169,10 +171,14 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Read a record; RecordError says why it cannot be trusted."""
+        """Read a record; RecordError says why it cannot be trusted.
+
+        A record has one spelling, the one `to_json` gives it.  So nothing in
+        it can be twice, unknown, of another type, or read as a default.
+        """
         fields = _loaded(text)
         try:
-            return cls(
+            record = cls(
                 name=_string(fields, "name"),
                 image_id=_string(fields, "imageID"),
                 state=VolumeState(fields["state"]),
@@ -190,10 +196,22 @@ class Record:
                 ),
                 exports=tuple(_export_from_json(each) for each in fields["exports"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _DAMAGE as error:
             message = f"the volume's record is damaged: {error!r}"
             raise RecordError(message) from error
+        if record.to_json() != text:
+            message = "the volume's record is not spelt as this driver writes it"
+            raise RecordError(message)
+        return record
 
+
+_DAMAGE: Final = (
+    LookupError,
+    TypeError,
+    ValueError,
+    SizeError,
+    InvalidRequestError,
+)
 
 _NEXT: Final = {
     VolumeState.CREATING: VolumeState.READY,
@@ -227,7 +245,7 @@ def _loaded(text: str) -> dict[str, Any]:
         raise RecordError(message)
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = "the volume's record is not JSON"
         raise RecordError(message) from error
     version = fields.get("version") if isinstance(fields, dict) else None

@@ -43,7 +43,10 @@ class Entry:
         """Read an entry; RecordError if it is damaged."""
         try:
             entry = cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
+            if not all(isinstance(each, str) for each in dataclasses.astuple(entry)):
+                message = "a field is not a string"
+                raise TypeError(message)
+        except (TypeError, ValueError, RecursionError) as error:
             message = f"an entry of {DIRECTORY} is damaged: {error}"
             raise RecordError(message) from error
         return entry

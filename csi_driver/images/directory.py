@@ -43,12 +43,12 @@ class Entry:
         """Read an entry; RecordError if it is damaged."""
         try:
             entry = cls(**json.loads(text))
-            if not all(isinstance(each, str) for each in dataclasses.astuple(entry)):
-                message = "a field is not a string"
-                raise TypeError(message)
         except (TypeError, ValueError, RecursionError) as error:
             message = f"an entry of {DIRECTORY} is damaged: {error}"
             raise RecordError(message) from error
+        if not all(isinstance(each, str) for each in dataclasses.astuple(entry)):
+            message = f"an entry of {DIRECTORY} is damaged: a field is no string"
+            raise RecordError(message)
         return entry
 
 

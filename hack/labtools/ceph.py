@@ -33,6 +33,8 @@ USER = "rbdcrypt"
 _DAEMONS = ("mon", "osd", "mgr")
 _IDS = {"mon": "a", "osd": "0", "mgr": "x"}
 _WAIT = 120.0
+_MONITOR_PORT = 3300
+"""Where users, and clients that are told no port, expect a monitor."""
 
 _CONF = """\
 [global]
@@ -95,15 +97,15 @@ client mount timeout = 30
 
 
 def _free_port() -> int:
-    """Return 3300, where users expect a monitor, or another one if it is taken."""
+    """Return the usual port of a monitor, or another one if that is taken."""
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", 3300))
+            probe.bind(("127.0.0.1", _MONITOR_PORT))
         except OSError:
             with socket.socket() as other:
                 other.bind(("127.0.0.1", 0))
                 return int(other.getsockname()[1])
-    return 3300
+    return _MONITOR_PORT
 
 
 def _keyring(path: Path, entity: str, key: str, **caps: str) -> str:
@@ -168,7 +170,7 @@ def _make_cluster(lab: Lab) -> None:
             store=store or ("memstore" if lab.kind == "guest" else "bluestore"),
         )
     )
-    address = "127.0.0.1:3300" if port == 3300 else f"v2:127.0.0.1:{port}"
+    address = "127.0.0.1:3300" if port == _MONITOR_PORT else f"v2:127.0.0.1:{port}"
     (lab.etc / "monitor").write_text(address)
     _make_keys(lab)
     monmap = data / "monmap"

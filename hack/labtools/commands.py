@@ -47,6 +47,7 @@ def _up(lab: Lab, no_driver: bool) -> None:
     lab.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     if lab.inside:
         ceph.up(lab)
+        driver.write_sanity_files(lab)
         if not no_driver:
             driver.up(lab)
         return
@@ -77,17 +78,26 @@ def _destroy(lab: Lab) -> None:
     shutil.rmtree(lab.run, ignore_errors=True)
 
 
+def _restart(lab: Lab, part: str, kill: bool) -> None:
+    if lab.inside:
+        driver.restart(lab, part, kill=kill)
+    elif namespace.holder(lab) is None:
+        raise shell.LabError("the lab is not up: hack/lab up")
+    else:
+        _inside(lab, "restart", part, *(["--kill"] if kill else []))
+
+
 def _exec(lab: Lab, words: list[str]) -> None:
     if words[:1] == ["--"]:
         words = words[1:]
     if not words:
         raise shell.LabError("hack/lab exec needs a command")
-    extra = driver.environment(lab)
+    extra = {**driver.settings(lab), **driver.environment(lab)}
     if lab.inside:
         env = sandbox.inner_environment(extra)
         os.environ["PATH"] = env["PATH"]
         os.execvpe(words[0], words, env)  # noqa: S606
-    namespace.replace(lab, words, extra)
+    namespace.become(lab, words, extra)
 
 
 def _print_environment(lab: Lab) -> None:
@@ -112,7 +122,7 @@ def main() -> int:
         elif options.command == "exec":
             _exec(lab, options.words)
         else:
-            driver.restart(lab, options.part, kill=options.kill)
+            _restart(lab, options.part, options.kill)
     except shell.LabError as error:
         print(f"hack/lab: {error}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labtools import environment
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
     from labtools.places import Lab
 
 
-def root_of(lab: Lab, kind: str, scratch: str) -> sandbox.Root:
-    """Return what this lab's root consists of; builds what is missing."""
+def root_of(lab: Lab, scratch: str) -> sandbox.Root:
+    """Return what the inside of this lab consists of; builds what is missing."""
     lower = rootfs.ensure()
-    for directory in (lab.data, lab.etc, lab.log, lab.run):
-        directory.mkdir(parents=True, exist_ok=True)
-    lab.run.chmod(0o700)
+    venv = environment.ensure(lower)
     same = ("/tmp", lab.repo, places.cache_dir())  # noqa: S108
-    marker = {"kind": kind, "repo": lab.repo, "data": lab.data, "run": lab.run}
     return sandbox.Root(
         lower=str(lower),
         scratch=scratch,
         binds=[
             *sandbox.machine_binds(),
             *((str(path), str(path)) for path in same),
-            (str(lab.etc), "/etc/ceph"),
         ],
-        marker={name: str(value) for name, value in marker.items()},
+        links=[(str(places.VENV), str(venv)), ("/etc/ceph", str(lab.etc))],
+        marker={
+            "kind": lab.kind,
+            "repo": str(lab.repo),
+            "data": str(lab.data),
+            "run": str(lab.run),
+        },
     )
 
 
@@ -52,9 +55,12 @@ def ensure(lab: Lab) -> Process:
     found = holder(lab)
     if found:
         return found
+    for directory in (lab.data, lab.etc, lab.log, lab.run):
+        directory.mkdir(parents=True, exist_ok=True)
+    lab.run.chmod(0o700)
     scratch = lab.run / "root"
-    spec = root_of(lab, "lab", str(scratch))
     scratch.mkdir(exist_ok=True)
+    spec = root_of(replace(lab, kind="lab"), str(scratch))
     log = lab.log / "namespace.out"
     ready = lab.run / "ready"
     ready.unlink(missing_ok=True)
@@ -80,8 +86,7 @@ def end(lab: Lab) -> None:
 def use_environment(lab: Lab) -> None:
     """Let the inside see the virtual environment that fits the clone now."""
     venv = environment.ensure(rootfs.ensure())
-    link = f"mkdir -p {places.VENV.parent} && ln -sfn {venv} {places.VENV}"
-    if call(lab, "/bin/sh", "-c", link):
+    if call(lab, "/bin/ln", "-sfn", str(venv), str(places.VENV)):
         raise shell.LabError("the virtual environment cannot be linked")
 
 
@@ -99,7 +104,7 @@ def call(lab: Lab, *words: str) -> int:
     return subprocess.run(command, env=env, check=False).returncode
 
 
-def replace(lab: Lab, words: Sequence[str], extra: dict[str, str]) -> None:
+def become(lab: Lab, words: Sequence[str], extra: dict[str, str]) -> None:
     """Become a command that runs inside: same terminal, signals, exit status."""
     process = holder(lab)
     if process is None:

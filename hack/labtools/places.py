@@ -107,8 +107,8 @@ def current_lab() -> Lab:
     """Return the lab of this clone, or the one this process runs in."""
     if MARKER.exists():
         found = json.loads(MARKER.read_text())
-        paths = (Path(found[name]) for name in ("repo", "data", "run"))
-        return Lab(*paths, kind=found["kind"])
+        repo, data, run = (Path(found[name]) for name in ("repo", "data", "run"))
+        return Lab(repo, data, run, found["kind"])
     name = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
     return Lab(
         repo=REPO,

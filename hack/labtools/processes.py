@@ -133,15 +133,31 @@ def all_processes() -> Iterator[Process]:
 
 
 def of_part(part: str) -> list[Process]:
-    """Return all processes that carry `part` in their environment."""
+    """Return all processes with `part` in their environment, and descendants."""
     wanted = f"{PART_VARIABLE}={part}".encode()
-    found = []
-    for process in all_processes():
+    living = list(all_processes())
+    found = {}
+    for process in living:
         with contextlib.suppress(OSError):  # gone, or another's
             content = Path(f"/proc/{process.pid}/environ").read_bytes()
             if wanted in content.split(b"\0"):
-                found.append(process)
-    return found
+                found[process.pid] = process
+    parents = {process: _parent(process) for process in living}
+    size = 0
+    while size != len(found):
+        size = len(found)
+        for process, parent in parents.items():
+            if parent in found:
+                found[process.pid] = process
+    return list(found.values())
+
+
+def _parent(process: Process) -> int:
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def of_mount_namespace(holder: Process) -> list[Process]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from labtools import places
 from labtools import shell
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SUITE = "trixie"
 MIRROR = os.environ.get("RBDCRYPT_DEBIAN_MIRROR", "http://deb.debian.org/debian")
@@ -40,21 +37,27 @@ PACKAGES = (
     "nbdkit",
     "procps",
     "python3-libnbd",
-    "python3-rados",  # python3-rbd cannot be imported without, yet does not depend on it
+    "python3-rados",  # python3-rbd needs it and does not depend on it
     "python3-rbd",
     "python3-venv",
     "qemu-block-extra",
     "qemu-utils",
     "rbd-nbd",
+    "tcc",  # for XSTATE_SOURCE
     "user-mode-linux",
     "util-linux",
     "xfsprogs",
 )
 
 
+XSTATE_SOURCE = places.REPO / "hack/labtools/uml-xstate.c"
+XSTATE_LIBRARY = "/usr/lib/rbdcrypt/uml-xstate.so"
+"""Preloaded into user-mode-linux; the source says why."""
+
+
 def key() -> str:
     """Return what identifies the content of the root filesystem."""
-    return places.digest(SUITE, RECIPE, *PACKAGES)
+    return places.digest(SUITE, RECIPE, XSTATE_SOURCE, *PACKAGES)
 
 
 def ensure() -> Path:
@@ -82,5 +85,16 @@ def ensure() -> Path:
                 MIRROR,
             )
             shell.run_logged(command, cache / "log" / "rootfs.log")
+            _build_xstate_library(directory)
         shell.say(f"root filesystem ready in {time.monotonic() - begin:.0f} s")
     return target
+
+
+def _build_xstate_library(root: Path) -> None:
+    library = root / XSTATE_LIBRARY.lstrip("/")
+    library.parent.mkdir()
+    source = library.with_suffix(".c")
+    source.write_bytes(XSTATE_SOURCE.read_bytes())
+    inside = Path("/") / source.relative_to(root)
+    compile_it = ("tcc", "-O2", "-shared", "-nostdlib", "-o", XSTATE_LIBRARY, inside)
+    shell.run("chroot", root, *compile_it)

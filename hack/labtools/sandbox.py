@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -44,6 +45,8 @@ class Root:
     """An empty directory on which the namespace mounts its own tmpfs."""
     binds: list[tuple[str, str]] = field(default_factory=list)
     """(source, destination); what does not exist is left out."""
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """(path, target) of symbolic links; what is at `path` makes room."""
     marker: dict[str, str] = field(default_factory=dict)
     """Content of `places.MARKER`; empty for none."""
 
@@ -68,10 +71,11 @@ def machine_binds() -> list[tuple[str, str]]:
         str(Path.home() / ".pip/pip.conf"),
     ]
     for name in _TRUST:
-        for word in os.environ.get(name, "").replace(":", " ").split():
-            if word.startswith("/") and not word.startswith("/etc/ssl/certs"):
-                paths.append(word)
-    return [(path, path) for path in paths]
+        words = os.environ.get(name, "").replace(":", " ").split()
+        paths += [word for word in words if word.startswith("/")]
+    # What lies in /etc/ssl/certs has come with it.
+    apart = [path for path in paths if not path.startswith("/etc/ssl/certs/")]
+    return [(path, path) for path in dict.fromkeys(apart)]
 
 
 def inner_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -125,6 +129,12 @@ def prepare(spec: Root) -> Path:
     for source, destination in spec.binds:
         if Path(source).exists():
             _bind(root, Path(source), destination)
+    for path, target in spec.links:
+        link = root / path.lstrip("/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_dir():
+            shutil.rmtree(link)
+        link.symlink_to(target)
     if spec.marker:
         marker = root / str(places.MARKER).lstrip("/")
         marker.write_text(json.dumps(spec.marker) + "\n")

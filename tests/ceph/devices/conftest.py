@@ -132,7 +132,7 @@ def attach(fuse: FuseLoop) -> Iterator[Attach]:
         return device
 
     yield call
-    for device in attached:
+    for device in reversed(attached):
         numbers = mounts.device_numbers(device.path)
         for mount in mounts.of_device(mounts.read_mounts(), numbers):
             mounts.unmount(Path(mount.mount_point))

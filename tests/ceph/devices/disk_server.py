@@ -77,6 +77,7 @@ def negotiate(disk: Disk, connection: socket.socket) -> bool:
     connection.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
     connection.recv(4, socket.MSG_WAITALL)
     while header := connection.recv(16, socket.MSG_WAITALL):
+        option: int
         _, option, length = struct.unpack(">QII", header)
         if length:
             connection.recv(length, socket.MSG_WAITALL)

@@ -234,4 +234,4 @@ def test_where_a_path_lies(staged: Path) -> None:
     assert found is not None
     mount, inside = found
     assert (mount.mount_point, inside) == (str(staged), "/a")
-    assert os.stat(staged).st_dev == os.makedev(*mount.numbers)
+    assert staged.stat().st_dev == os.makedev(*mount.numbers)

@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's calls: stage, publish, and back, each one repeatable.
+
+Every call first looks at what the node remembers (`state`), then at what is
+really there, and goes on from wherever an earlier one was interrupted.  A
+failed stage is undone, so that its retry starts clean.  Calls on one volume
+never overlap; the services' in-flight guard sees to that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from csi_driver.datapath.client import Datapath
+from csi_driver.devices import mounts
+from csi_driver.devices import stats
+from csi_driver.devices.device import Device
+from csi_driver.domain.access import Capability
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import ExportLostError
+from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import SizeError
+from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.record import Record
+from csi_driver.domain.sizes import EffectiveSize
+from csi_driver.images.connections import SharedConnections
+from csi_driver.images.records import read_record
+from csi_driver.kube.contract import SecretReader
+from csi_driver.staging import content
+from csi_driver.staging import publishing
+from csi_driver.staging.opening import Credentials
+from csi_driver.staging.opening import Opener
+from csi_driver.staging.requests import ExpandRequest
+from csi_driver.staging.requests import PublishRequest
+from csi_driver.staging.requests import StageRequest
+from csi_driver.staging.requests import Usage
+from csi_driver.staging.state import NodeState
+from csi_driver.staging.state import NodeStates
+from csi_driver.staging.state import Target
+
+_log = structlog.get_logger(__name__)
+
+_REMEDY: Final = "delete the pod, so that kubelet stages the volume anew"
+
+
+class NodeStager:
+    """Implements `requests.Stager` over Ceph, the datapath and this node.
+
+    `secrets` is None where no Kubernetes API is configured; `state_dir` has
+    to survive restarts of the node service; `device_method` is "auto",
+    "kernel" or "fuse".
+    """
+
+    def __init__(
+        self,
+        *,
+        connections: SharedConnections,
+        clusters: Clusters,
+        datapath: Datapath,
+        secrets: SecretReader | None,
+        state_dir: Path,
+        node_id: str,
+        boot_id: str,
+        device_method: str,
+    ) -> None:
+        self._connections = connections
+        self._datapath = datapath
+        self._states = NodeStates(state_dir)
+        self._boot_id = boot_id
+        self._opener = Opener(
+            connections=connections,
+            clusters=clusters,
+            secrets=secrets,
+            node_id=node_id,
+            boot_id=boot_id,
+            method=device_method,
+        )
+
+    def stage(self, request: StageRequest) -> None:
+        """Open, load, attach, make or check the filesystem, mount.
+
+        NotFoundError without the volume; AlreadyExistsError if it is staged
+        differently; SecretError before any data is touched; see `opening` and
+        `content` for what else stands against it.
+        """
+        _require_offered(request.capability)
+        present = self._states.load(request.volume_id)
+        if present is not None and self._is_staged(present, request):
+            return
+        if present is not None:
+            self._take_down(present)
+        self._stage_anew(request)
+
+    def unstage(self, volume_id: VolumeId, staging_path: Path) -> None:
+        """Unmount, detach, close: the keys are gone when it returns.
+
+        A volume that is not staged there is left as it is.  InUseError if the
+        mount is busy; PreconditionError if something else is mounted there.
+        """
+        state = self._states.load(volume_id)
+        if state is None:
+            self._unstage_unknown(volume_id, staging_path)
+        elif self._is_stale(state) or state.staging_path == staging_path:
+            self._take_down(state)
+            _log.info("unstaged", volume=str(volume_id))
+
+    def publish(self, request: PublishRequest) -> None:
+        """Show the staged volume at the target path.
+
+        PreconditionError if it is not staged at the staging path, or if its
+        access mode allows no further target; AlreadyExistsError if the target
+        is taken; ExportLostError if the export has died and the request
+        brings nothing to open the volume again.
+        """
+        _require_offered(request.capability)
+        state = self._staged(request.volume_id)
+        if state is None or state.staging_path != request.staging_path:
+            raise self._not_staged(request.volume_id, request.staging_path)
+        target = Target(request.target_path, request.capability, request.read_only)
+        publishing.require_allowed(state, target)
+        lost = self._loss(state)
+        if lost is not None:
+            state = self._stage_again(state, request, lost)
+        added = state.target_at(target.path) is None
+        if added:
+            self._states.store(state.with_target(target))
+        try:
+            publishing.show(state, _device(state), target)
+        except DriverError:
+            if added:
+                self._states.store(state)
+            raise
+
+    def unpublish(self, volume_id: VolumeId, target_path: Path) -> None:
+        """Take the target path away; nothing there is success.
+
+        NotFoundError if neither this node nor Ceph knows the volume;
+        PreconditionError if the path holds something else, which stays.
+        """
+        state = self._states.load(volume_id)
+        mounted = bool(mounts.at(mounts.read_mounts(), target_path))
+        if state is None and not mounted and not os.path.lexists(target_path):
+            self._record(volume_id)
+            return
+        if mounted:
+            device = self._device_of(volume_id, self._staged(volume_id))
+            publishing.hide(target_path, device, lambda: not self._alive(volume_id))
+        mounts.remove_target(target_path)
+        if state is not None and state.target_at(target_path) is not None:
+            self._states.store(state.without_target(target_path))
+
+    def stats(self, volume_id: VolumeId, volume_path: Path) -> tuple[Usage, ...]:
+        """Measure the volume at that path.
+
+        A mounted volume is measured in bytes and inodes, a block volume by its
+        size alone.  NotFoundError if the volume is not at that path;
+        ExportLostError if its device does not answer.
+        """
+        state = self._staged(volume_id)
+        if state is None:
+            message = f"volume {volume_id} is not staged on this node"
+            raise NotFoundError(message)
+        device = _device(state)
+        try:
+            if not publishing.shows(volume_path, device):
+                message = f"volume {volume_id} is not at {volume_path}"
+                raise NotFoundError(message)
+            if state.filesystem is None:
+                return (Usage("bytes", stats.device_size(device.path)),)
+            return _usages(stats.filesystem_usage(volume_path))
+        except OSError as error:
+            message = (
+                f"volume {volume_id} at {volume_path} cannot be measured"
+                f" ({error.strerror}): its device does not answer; {_REMEDY}"
+            )
+            raise ExportLostError(message) from error
+
+    def expand(self, request: ExpandRequest) -> EffectiveSize:
+        """Grow image, device and filesystem to what the controller promised.
+
+        NotFoundError without the volume; PreconditionError if it is not staged
+        here, staged read-only, or its filesystem cannot grow now; SizeError
+        beyond what the controller promised.
+        """
+        state = self._staged(request.volume_id)
+        record = self._record(request.volume_id)
+        if state is None:
+            raise self._not_staged(request.volume_id, None)
+        _require_promised(record, request)
+        if state.read_only:
+            message = (
+                f"volume {record.name!r} is staged read-only and does not grow here;"
+                " it grows at its next writable stage"
+            )
+            raise PreconditionError(message)
+        size = self._datapath.grow(request.volume_id)
+        if state.filesystem is not None:
+            device = _device(state).path
+            content.grow(device, state.filesystem, state.staging_path)
+        _log.info("expanded", volume=str(request.volume_id), size=size.count)
+        return size
+
+    # ------------------------------------------------------------ stage's steps
+
+    def _is_staged(self, present: NodeState, request: StageRequest) -> bool:
+        """Tell whether a stage has nothing to do; AlreadyExistsError if it differs.
+
+        What is stale, unfinished, dead or unmounted is no stage to build on.
+        """
+        if self._is_stale(present):
+            return False
+        same = (present.staging_path, present.capability) == (
+            request.staging_path,
+            request.capability,
+        )
+        if not same:
+            message = (
+                f"volume {request.volume_id} is staged at {present.staging_path} for"
+                f" {_describe(present.capability)}; unstage it there before it is"
+                f" staged at {request.staging_path} for"
+                f" {_describe(request.capability)}"
+            )
+            raise AlreadyExistsError(message)
+        if present.device is None or self._loss(present) is not None:
+            return False
+        if present.filesystem is None:
+            return True
+        return publishing.shows(present.staging_path, present.device)
+
+    def _stage_anew(self, request: StageRequest) -> None:
+        """Stage from nothing, and leave nothing behind on failure."""
+        volume_id = request.volume_id
+        read_only = request.capability.mode.read_only
+        mounts.check_flags(request.capability.mount_flags)
+        credentials = Credentials(request.context, request.secrets)
+        begun = NodeState(
+            volume_id=volume_id,
+            boot_id=self._boot_id,
+            staging_path=request.staging_path,
+            capability=request.capability,
+            read_only=read_only,
+        )
+        with self._opener.prepared(
+            volume_id,
+            credentials,
+            read_only=read_only,
+        ) as volume:
+            self._states.store(begun)
+            try:
+                device = self._datapath.open(volume).device
+                done = self._settled(begun, device)
+            except BaseException as error:
+                self._undo(begun, error)
+                raise
+        self._states.store(done)
+        _log.info(
+            "staged",
+            volume=str(volume_id),
+            device=str(device.path),
+            filesystem=done.filesystem.value if done.filesystem else "none",
+            read_only=read_only,
+        )
+
+    def _settled(self, begun: NodeState, device: Device) -> NodeState:
+        """Give the attached device its content and place."""
+        attached = dataclasses.replace(begun, device=device)
+        # From here on a cleaning up knows which mounts are this volume's.
+        place = content.Place(
+            image_id=begun.volume_id.image_id,
+            device=device.path,
+            staging_path=begun.staging_path,
+            capability=begun.capability,
+            read_only=begun.read_only,
+        )
+        with self._connections.pool_at(begun.volume_id.location) as pool:
+            filesystem = content.settle(pool, place)
+        return dataclasses.replace(attached, filesystem=filesystem)
+
+    def _undo(self, begun: NodeState, reason: BaseException) -> None:
+        """Take a failed stage down; its own error stays the one reported."""
+        try:
+            self._take_down(begun)
+        except DriverError as error:
+            # The state stays, so that the next call tries again.
+            reason.add_note(f"cleaning up failed too: {error}")
+            _log.warning(
+                "a failed stage was not undone",
+                volume=str(begun.volume_id),
+                error=str(error),
+            )
+
+    def _stage_again(
+        self,
+        state: NodeState,
+        request: PublishRequest,
+        lost: str,
+    ) -> NodeState:
+        """Stage a volume whose export died, with what the publish brings."""
+        credentials = Credentials(request.context, request.secrets)
+        if not credentials.suffice():
+            message = (
+                f"the export of volume {state.volume_id} has died ({lost}), and this"
+                " call brings no secrets to open it again: " + _REMEDY
+            )
+            raise ExportLostError(message)
+        _log.warning("staging again", volume=str(state.volume_id), reason=lost)
+        again = StageRequest(
+            volume_id=state.volume_id,
+            staging_path=state.staging_path,
+            capability=state.capability,
+            context=request.context,
+            secrets=request.secrets,
+        )
+        self._take_down(state)
+        self._stage_anew(again)
+        staged = self._staged(state.volume_id)
+        if staged is None:
+            message = f"volume {state.volume_id} is not staged after a stage"
+            raise InternalError(message)
+        return staged
+
+    # ----------------------------------------------------------------- the way back
+
+    def _take_down(self, state: NodeState) -> None:
+        """Unmount, detach, close and forget; each step may be done already."""
+        volume_id = state.volume_id
+        if not self._is_stale(state):
+            paths = [*(each.path for each in state.targets), state.staging_path]
+            if any(mounts.at(mounts.read_mounts(), path) for path in paths):
+                device = self._device_of(volume_id, state)
+                for path in paths:
+                    publishing.hide(path, device, lambda: not self._alive(volume_id))
+        self._datapath.close(volume_id)
+        self._states.remove(volume_id)
+
+    def _unstage_unknown(self, volume_id: VolumeId, staging_path: Path) -> None:
+        """Unstage what the node does not remember, if the datapath does."""
+        status = self._datapath.status(volume_id)
+        if status is not None:
+            publishing.hide(staging_path, status.device, lambda: not status.alive)
+            self._datapath.close(volume_id)
+
+    # ------------------------------------------------------------- what is there
+
+    def _is_stale(self, state: NodeState) -> bool:
+        return state.boot_id != self._boot_id
+
+    def _staged(self, volume_id: VolumeId) -> NodeState | None:
+        """Return the state of a volume that is wholly staged since this boot."""
+        state = self._states.load(volume_id)
+        if state is None or self._is_stale(state) or state.device is None:
+            return None
+        return state
+
+    def _device_of(self, volume_id: VolumeId, state: NodeState | None) -> Device | None:
+        """Return the volume's device, as remembered or as the datapath knows it."""
+        if state is not None and state.device is not None:
+            return state.device
+        status = self._datapath.status(volume_id)
+        return None if status is None else status.device
+
+    def _loss(self, state: NodeState) -> str | None:
+        """Return why the export is dead, None if it is alive."""
+        status = self._datapath.status(state.volume_id)
+        if status is None:
+            return "the datapath does not serve it any more"
+        return None if status.alive else status.reason
+
+    def _alive(self, volume_id: VolumeId) -> bool:
+        status = self._datapath.status(volume_id)
+        return status is not None and status.alive
+
+    def _record(self, volume_id: VolumeId) -> Record:
+        with self._connections.pool_at(volume_id.location) as pool:
+            return read_record(pool, volume_id.image_id).require_ready()
+
+    def _not_staged(self, volume_id: VolumeId, path: Path | None) -> PreconditionError:
+        """Return the error for a volume that is not staged; NotFoundError if none."""
+        self._record(volume_id)
+        where = f" at {path}" if path else ""
+        message = (
+            f"volume {volume_id} is not staged{where} on this node: stage it first"
+        )
+        return PreconditionError(message)
+
+
+def _device(state: NodeState) -> Device:
+    if state.device is None:
+        message = f"volume {state.volume_id} is not staged"
+        raise PreconditionError(message)
+    return state.device
+
+
+def _usages(found: stats.FilesystemUsage) -> tuple[Usage, ...]:
+    return (
+        Usage("bytes", found.total_bytes, found.used_bytes, found.available_bytes),
+        Usage("inodes", found.total_inodes, found.used_inodes, found.available_inodes),
+    )
+
+
+def _require_offered(capability: Capability) -> None:
+    refusal = capability.refusal()
+    if refusal is not None:
+        raise InvalidRequestError(refusal)
+
+
+def _require_promised(record: Record, request: ExpandRequest) -> None:
+    """Refuse a size that the controller did not promise."""
+    wanted = request.capacity
+    if wanted.required > record.desired.count:
+        message = (
+            f"volume {record.name!r} was promised {record.desired}, not"
+            f" {wanted.required} bytes: expand it through the controller first"
+        )
+        raise SizeError(message)
+    if not wanted.admits(record.desired):
+        message = (
+            f"volume {record.name!r} was promised {record.desired}, more than the"
+            f" limit of {wanted.limit} bytes"
+        )
+        raise SizeError(message)
+
+
+def _describe(capability: Capability) -> str:
+    kind = "block access" if capability.block else "a filesystem"
+    flags = f", mount flags {','.join(capability.mount_flags)}"
+    return f"{kind}, {capability.mode.value}{flags if capability.mount_flags else ''}"

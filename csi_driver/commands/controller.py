@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rbdcrypt-csi controller`: Identity, Controller and the collector."""
+
+from __future__ import annotations
+
+from csi_driver.commands import composition
+from csi_driver.commands import service
+from csi_driver.images.probe import probe_library
+from csi_driver.rpc.controller import Controller
+from csi_driver.rpc.health import Health
+from csi_driver.rpc.identity import Identity
+from csi_driver.rpc.server import CsiServer
+from csi_driver.rpc.server import Services
+from csi_driver.rpc.server import serve_until_told
+from csi_driver.settings import ControllerSettings
+
+
+def run(settings: ControllerSettings) -> None:
+    """Serve until told to stop."""
+    service.start_logging(settings)
+    service.protect_keys()
+    work = composition.provisioning(settings)
+    health = Health()
+    server = CsiServer(
+        settings.socket_path,
+        Services(
+            identity=Identity(service.plugin(settings), health),
+            controller=Controller(work.volumes),
+        ),
+        recorder=service.recorder(settings),
+    )
+    health.check_beside(probe_library)
+    work.collector.start()
+    all_ended = serve_until_told(server)
+    work.collector.stop()
+    service.leave(all_ended=all_ended)

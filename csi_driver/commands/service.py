@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every long-lived process does at its start and its end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+
+import structlog
+
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.keys.hygiene import harden
+from csi_driver.observability import logs
+from csi_driver.rpc.identity import Plugin
+from csi_driver.rpc.recorder import NoRecorder
+from csi_driver.rpc.recorder import Recorder
+from csi_driver.settings import ServiceSettings
+from csi_driver.settings import Settings
+from csi_driver.settings import split_address
+
+_DISTRIBUTION = "rbdcrypt-csi"
+
+
+def version() -> str:
+    """Return the version of the installed package.
+
+    InvalidRequestError where the source is run without having been installed.
+    """
+    try:
+        return importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        message = f"the package {_DISTRIBUTION} is not installed: pip install -e ."
+        raise InvalidRequestError(message) from None
+
+
+def start_logging(settings: Settings) -> None:
+    """Send this process's logs where the settings say."""
+    logs.configure(form=settings.log_format, level=settings.log_level)
+
+
+def protect_keys() -> None:
+    """Keep this process's keys out of core files, debuggers and swap."""
+    for warning in harden().warnings:
+        structlog.get_logger(__name__).warning("keys less protected", reason=warning)
+
+
+def plugin(settings: ServiceSettings) -> Plugin:
+    """Return what GetPluginInfo says."""
+    return Plugin(name=settings.driver_name, version=version())
+
+
+def recorder(settings: ServiceSettings) -> Recorder:
+    """Return what counts the calls; serves metrics where an address is set."""
+    if not settings.metrics_address:
+        return NoRecorder()
+    # Only those who want metrics pay for the library.
+    from prometheus_client import CollectorRegistry
+
+    from csi_driver.observability import metrics
+
+    registry = CollectorRegistry()
+    metrics.serve(registry, *split_address(settings.metrics_address))
+    return metrics.RpcMetrics(registry)
+
+
+def leave(*, all_ended: bool) -> None:
+    """End the process.
+
+    Work stuck in librbd would block or crash the interpreter's own end, so
+    then the process leaves without it.
+    """
+    if all_ended:
+        return
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)

@@ -66,7 +66,7 @@ CONFIG_SOURCES: Final = ("client", "pool", "image")
 
 _RADOS: Final[dict[str, tuple[Any, ...]]] = {
     "rados_create2": (POINTER(c_void_p), c_char_p, c_char_p, c_uint64),
-    "rados_conf_set": (c_void_p, c_char_p, c_char_p),
+    "rados_conf_set": (c_void_p, c_char_p, c_void_p),
     "rados_connect": (c_void_p,),
     "rados_ioctx_create": (c_void_p, c_char_p, POINTER(c_void_p)),
     "rados_getaddrs": (c_void_p, POINTER(c_void_p)),

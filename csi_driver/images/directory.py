@@ -3,7 +3,8 @@
 
 One RADOS object holds it.  Under `v.KEY`, KEY made from the volume's name, it
 files the image that the name stands for; under `d.IMAGEID` the images that
-were deleted and wait to be collected.  Every change is one guarded operation,
+were deleted and wait to be collected, and under `d.IMAGENAME` those that were
+never finished.  Every change is one guarded operation,
 so a repeated call finds its own work and there is no journal.
 """
 
@@ -27,7 +28,8 @@ _DELETED: Final = "d."
 class Entry:
     """What the directory says of one volume name.
 
-    `image_id` is empty until the image exists.
+    `image_id` is empty until the image is whole and has its record: until then
+    only the call that claimed the name knows what stands behind it.
     """
 
     name: str
@@ -82,18 +84,19 @@ class Directory:
     def bury(self, entry: Entry) -> None:
         """Move a volume to the deleted ones, which frees its name.
 
-        ConflictError if the name stands for something else by now.
+        An entry without image id is filed under the image's name.
+        ConflictError if the volume's name stands for something else by now.
         """
         self._pool.swap_entries(
             DIRECTORY,
             expect={_volume(entry.name): entry.to_json()},
-            put={_DELETED + entry.image_id: entry.to_json()},
+            put={_deleted(entry): entry.to_json()},
             remove=(_volume(entry.name),),
         )
 
-    def forget(self, image_id: str) -> None:
+    def forget(self, entry: Entry) -> None:
         """Remove a deleted image's entry; it is no error if it is gone."""
-        self._pool.swap_entries(DIRECTORY, expect={}, remove=(_DELETED + image_id,))
+        self._pool.swap_entries(DIRECTORY, expect={}, remove=(_deleted(entry),))
 
     def volumes(self, after: str, limit: int) -> list[tuple[str, Entry]]:
         """Page through the volumes: (page key, entry), in key order.
@@ -118,3 +121,7 @@ class Directory:
 
 def _volume(name: str) -> str:
     return _VOLUMES + directory_key(name)
+
+
+def _deleted(entry: Entry) -> str:
+    return _DELETED + (entry.image_id or entry.image_name)

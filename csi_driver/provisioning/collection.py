@@ -13,6 +13,7 @@ import dataclasses
 import enum
 from typing import Final
 
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
@@ -27,6 +28,7 @@ from csi_driver.images.headers import SPARSE_LENGTH
 from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
+from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
 
 _PAGE: Final = 500
@@ -66,24 +68,52 @@ def collect(pool: Pool, entry: Entry) -> Collected:
     the image under the entry is not a tombstone: then nothing is touched.
     """
     try:
-        with pool.open_raw(entry.image_id) as image:
-            name = image.name
-            outcome = _prepare(pool, image)
-    except NotFoundError:
-        # Removed before, perhaps only half: finish by name.
-        name, outcome = entry.image_name, Outcome.REMOVED
+        outcome = _collect_whole(pool, entry) if entry.image_id else None
+        if outcome is None:
+            _remove_rest(pool, entry)
+            outcome = Outcome.REMOVED
     except InUseError:
-        return Collected(entry, Outcome.BUSY)
+        outcome = Outcome.BUSY
+    if outcome is Outcome.REMOVED:
+        Directory(pool).forget(entry)
+    return Collected(entry, outcome)
+
+
+def _collect_whole(pool: Pool, entry: Entry) -> Outcome | None:
+    """Collect an image that can be opened; None if it cannot."""
+    try:
+        image = pool.open_raw(entry.image_id)
+    except NotFoundError:
+        return None
+    with image:
+        name = image.name
+        outcome = _prepare(pool, image)
     if outcome is Outcome.REMOVED:
         try:
             with contextlib.suppress(NotFoundError):
                 pool.remove_image(name)
         except InUseError:
-            return Collected(entry, Outcome.BUSY)
+            raise
         except PreconditionError:
-            return Collected(entry, Outcome.KEPT)
-        Directory(pool).forget(entry.image_id)
-    return Collected(entry, outcome)
+            return Outcome.KEPT
+    return outcome
+
+
+def _remove_rest(pool: Pool, entry: Entry) -> None:
+    """Remove what is left of an image that was half made, or half removed.
+
+    By its name, which librbd takes for such remains too, and only unless the
+    name stands for another image by now or for a volume.
+    """
+    found = pool.find_image(entry.image_name)
+    if found is not None:
+        if entry.image_id:
+            return
+        record = find_record(pool, found)
+        if record is not None and record.state is not VolumeState.CREATING:
+            _require_tombstone(record)
+    with contextlib.suppress(NotFoundError):
+        pool.remove_image(entry.image_name)
 
 
 def _prepare(pool: Pool, image: RawImage) -> Outcome:
@@ -103,7 +133,9 @@ def _prepare(pool: Pool, image: RawImage) -> Outcome:
 
     record = change_record(pool, image.image_id, collecting)
     if record.mode.encrypted:
-        image.erase_header(_header_length(record))
+        with contextlib.suppress(ExhaustedError):
+            # A full pool takes no write; removing the image makes the room.
+            image.erase_header(_header_length(record))
         change_record(
             pool,
             image.image_id,

@@ -2,9 +2,16 @@
 """Making a volume, from wherever an earlier call was interrupted.
 
 The order is: directory entry, image, record in `creating` with its key ring,
-owner lock, header, load and compare the size, record `ready`.  A call that
-finds any part of it done goes on from there; in `creating` no byte of a
-tenant's is on the image, so the header is made anew rather than trusted.
+image id into the entry, owner lock, header, load and compare the size, record
+`ready`.  A call that finds an entry with an image id goes on from there; in
+`creating` no byte of a tenant's is on the image, so the header is made anew
+rather than trusted.
+
+An entry without image id stands for nothing that can be trusted: librbd makes
+an image in several operations, and one that was interrupted between them
+cannot be opened, or opens with the wrong striping or without its object map.
+Once its maker must be dead, the entry goes to the deleted ones and the volume
+is begun anew under another image name.
 """
 
 from __future__ import annotations
@@ -17,13 +24,13 @@ from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.chain import Layer
 from csi_driver.domain.chain import header_kind
 from csi_driver.domain.chain import specs_for
-from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
-from csi_driver.domain.ids import IMAGE_PREFIX
+from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import new_image_name
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
@@ -80,48 +87,49 @@ class Creation:
 
     def _attempt(self) -> Record | None:
         """Go once through the steps; None if the name had to be freed first."""
-        entry = self._claimed()
-        image_id = self._image_of(entry)
-        if image_id is None:
+        entry = self._directory.find(self._plan.name)
+        if entry is None:
+            entry = self._begin()
+        elif not entry.image_id:
+            self._abandon(entry)
             return None
-        record = self._record_of(entry, image_id)
+        try:
+            record = find_record(self._pool, entry.image_id)
+        except NotFoundError:
+            # Removed by other means: the name is free for a new image.
+            self._directory.bury(entry)
+            return None
+        if record is None:
+            # Only an image of which we know that it is fresh is ever formatted.
+            message = (
+                f"volume {self._plan.name!r} is the image {entry.image_name!r},"
+                " which has lost its record: nothing is done with it"
+            )
+            raise RecordError(message)
         if record.state in {VolumeState.DELETED, VolumeState.COLLECTING}:
             # A delete that was interrupted before it freed the name.
-            self._directory.bury(dataclasses.replace(entry, image_id=image_id))
+            self._directory.bury(entry)
             return None
         self._plan.require_same(record)
         if record.state is VolumeState.READY:
             return record
-        return self._finish(image_id)
+        return self._finish(entry.image_id)
 
-    def _claimed(self) -> Entry:
-        found = self._directory.find(self._plan.name)
-        if found is not None:
-            return found
-        entry = Entry(self._plan.name, new_image_name())
-        self._directory.claim(entry)
+    def _begin(self) -> Entry:
+        """Claim the name, make the image and its record, file its id."""
+        claimed = Entry(self._plan.name, new_image_name())
+        self._directory.claim(claimed)
+        try:
+            image_id = self._make_image(claimed.image_name)
+            entry = dataclasses.replace(claimed, image_id=image_id)
+            self._directory.replace(claimed, entry)
+        except DriverError:
+            self._withdraw(claimed)
+            raise
         return entry
 
-    def _image_of(self, entry: Entry) -> str | None:
-        """Return the entry's image, made if need be; None if it had vanished."""
-        image_id = self._pool.find_image(entry.image_name)
-        if image_id is None and entry.image_id:
-            # Removed by other means: the name is free for a new image.
-            self._directory.replace(entry, Entry(entry.name, new_image_name()))
-            return None
-        if image_id is None:
-            self._create_image(entry.image_name)
-            image_id = self._pool.find_image(entry.image_name)
-            if image_id is None:
-                message = f"image {entry.image_name} vanished right after its creation"
-                raise ConflictError(message)
-        if entry.image_id != image_id:
-            self._directory.replace(
-                entry, dataclasses.replace(entry, image_id=image_id)
-            )
-        return image_id
-
-    def _create_image(self, name: str) -> None:
+    def _make_image(self, name: str) -> str:
+        """Make image and record; return the image's id."""
         parameters = self._plan.parameters
         image = NewImage(
             name=name,
@@ -130,25 +138,31 @@ class Creation:
             features=parameters.features,
             data_pool=parameters.data_pool,
         )
-        # Another process that resumes the same entry may have been faster.
-        with contextlib.suppress(AlreadyExistsError):
-            self._pool.create_image(image)
-
-    def _record_of(self, entry: Entry, image_id: str) -> Record:
-        found = find_record(self._pool, image_id)
-        if found is not None:
-            return found
-        if not entry.image_name.startswith(IMAGE_PREFIX):
-            # Only an image that CreateVolume made may ever be formatted.
-            message = (
-                f"volume name {self._plan.name!r} stands for image"
-                f" {entry.image_name!r}, which this driver did not make"
-            )
-            raise AlreadyExistsError(message)
+        self._pool.create_image(image)
+        image_id = self._pool.find_image(name)
+        if image_id is None:
+            message = f"image {name} vanished right after its creation"
+            raise ConflictError(message)
         ring = self._keys.ring() if self._keys else None
-        record = self._plan.record(image_id, ring)
-        create_record(self._pool, record)
-        return record
+        create_record(self._pool, self._plan.record(image_id, ring))
+        return image_id
+
+    def _withdraw(self, claimed: Entry) -> None:
+        """Leave what this call began to the collector."""
+        try:
+            self._directory.bury(claimed)
+        except ConflictError:
+            # Given up by others, who took this call for dead; the collector may
+            # have looked before there was an image.
+            with contextlib.suppress(NotFoundError):
+                self._pool.remove_image(claimed.image_name)
+
+    def _abandon(self, entry: Entry) -> None:
+        """Give up what a dead call began; PendingError while it may be alive."""
+        if not self._patience.presumed_dead(entry.image_name, entry.image_name):
+            raise self._pending("another process")
+        self._directory.bury(entry)
+        self._patience.forget(entry.image_name)
 
     def _finish(self, image_id: str) -> Record:
         """Take a `creating` image to `ready`, under its owner lock."""
@@ -158,14 +172,15 @@ class Creation:
             if record.state is not VolumeState.CREATING:
                 message = f"volume {self._plan.name!r} was finished by another process"
                 raise ConflictError(message)
-            if image.raw_size() != self._plan.raw_size:
+            self._plan.require_same(record)
+            if image.raw_size() != record.raw_size:
                 message = (
-                    f"image {image_id} has {image.raw_size()}, expected were"
-                    f" {self._plan.raw_size}; delete it and try again"
+                    f"image {image_id} has {image.raw_size()}, its record says"
+                    f" {record.raw_size}"
                 )
                 raise InternalError(message)
             if self._keys is not None:
-                self._write_header(image, self._keys)
+                self._write_header(image, record, self._keys)
             ready = change_record(
                 self._pool,
                 image_id,
@@ -180,15 +195,27 @@ class Creation:
             image.acquire_lock()
         except InUseError:
             owner = image.lock_owner()
-            if owner is None or not self._patience.presumed_dead(image.image_id, owner):
+            if owner is None or not self._patience.presumed_dead(
+                image.image_id, owner.owner
+            ):
                 holder = owner.address if owner else "another process"
-                message = f"volume {self._plan.name!r} is being created by {holder}"
-                raise PendingError(message) from None
-            with contextlib.suppress(NotFoundError):  # it ended by itself
-                image.break_lock(owner)
-            image.acquire_lock()
+                raise self._pending(holder) from None
+            try:
+                with contextlib.suppress(NotFoundError):  # it ended by itself
+                    image.break_lock(owner)
+                image.acquire_lock()
+            except InUseError:
+                raise self._pending("another process") from None
 
-    def _write_header(self, image: RawImage, keys: KeysInAdvance) -> None:
+    def _pending(self, holder: str) -> PendingError:
+        return PendingError(f"volume {self._plan.name!r} is being created by {holder}")
+
+    def _write_header(
+        self,
+        image: RawImage,
+        record: Record,
+        keys: KeysInAdvance,
+    ) -> None:
         ring = keys.ring()
         change_record(
             self._pool,
@@ -206,9 +233,9 @@ class Creation:
             read_only=True,
         ) as loaded:
             size = loaded.size()
-        if size != self._plan.size:
+        if size != record.actual:
             message = (
                 f"image {image.image_id} shows {size} behind its header, expected"
-                f" were {self._plan.size}"
+                f" were {record.actual}"
             )
             raise InternalError(message)

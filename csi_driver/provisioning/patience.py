@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an owner of a half-made image is taken for alive."""
+"""How long the maker of a half-made volume is taken for alive."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from csi_driver.images.port import LockOwner
-
 DEAD_AFTER: Final = 15.0
 """Seconds.  A create takes under one; and breaking a lock fences its owner, so
 one that is only slow fails instead of doing harm."""
 
 
 class LockPatience:
-    """Remembers since when each image has been seen with which lock owner."""
+    """Remembers since when each image has been seen in whose hands.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `dead_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        dead_after: float = DEAD_AFTER,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dead_after = dead_after
         self._clock = clock
         self._lock = threading.Lock()
-        self._since: dict[str, tuple[LockOwner, float]] = {}
+        self._since: dict[str, tuple[str, float]] = {}
 
-    def presumed_dead(self, image_id: str, owner: LockOwner) -> bool:
-        """Tell whether this very owner has held the lock for DEAD_AFTER."""
+    def presumed_dead(self, image: str, owner: str) -> bool:
+        """Tell whether this image has been in these hands for so long."""
         now = self._clock()
         with self._lock:
-            seen, since = self._since.get(image_id, (None, now))
+            seen, since = self._since.get(image, ("", now))
             if seen != owner:
-                self._since[image_id] = (owner, now)
+                self._since[image] = (owner, now)
                 return False
-            return now - since >= DEAD_AFTER
+            return now - since >= self._dead_after
 
-    def forget(self, image_id: str) -> None:
+    def forget(self, image: str) -> None:
         """Drop what is remembered of an image that is finished."""
         with self._lock:
-            self._since.pop(image_id, None)
+            self._since.pop(image, None)

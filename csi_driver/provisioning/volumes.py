@@ -12,6 +12,7 @@ from csi_driver.domain.access import Capability
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.context import volume_context
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
@@ -20,13 +21,16 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import BLOCK_SIZE
+from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import LARGEST_IMAGE
 from csi_driver.domain.sizes import CapacityRange
+from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import round_up
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
+from csi_driver.images.port import Pool
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
 from csi_driver.keys.material import parse_ceph_user
@@ -53,7 +57,7 @@ class Volumes:
     """Implements `requests.Provisioner` on Ceph.
 
     `secrets` reads Secrets that a class names; None where no API server is
-    configured.
+    configured.  `patience` says when an interrupted create is taken over.
     """
 
     def __init__(
@@ -64,13 +68,14 @@ class Volumes:
         clusters: Clusters,
         collector: Collector,
         secrets: SecretReader | None = None,
+        patience: LockPatience | None = None,
     ) -> None:
         self._connector = connector
         self._connections = connections
         self._clusters = clusters
         self._collector = collector
         self._secrets = secrets
-        self._patience = LockPatience()
+        self._patience = patience or LockPatience()
 
     def create(self, request: CreateRequest) -> VolumeInfo:
         """Create a volume, or return the one that an equal call made."""
@@ -81,8 +86,9 @@ class Volumes:
             self._own_instance(parameters.cluster, request.secrets) as ceph,
         ):
             pool = ceph.pool(parameters.pool, parameters.namespace)
+            _require_room(pool)
             if parameters.data_pool:
-                ceph.pool(parameters.data_pool)  # says so if there is none
+                _require_room(ceph.pool(parameters.data_pool))
             record = Creation(pool, plan, keys, self._patience).run()
             return _info(pool.location, record)
 
@@ -119,7 +125,8 @@ class Volumes:
         A resize asked of librbd from here would travel to the lock's owner,
         who would read the raw number as an effective one.
         """
-        wanted = capacity.choose()
+        # Without a size that is required, there is nothing to grow to.
+        wanted = capacity.choose() if capacity.required else EffectiveSize(0)
 
         def promise(present: Record) -> Record:
             present.require_ready()
@@ -228,6 +235,23 @@ class Volumes:
             yield ceph
         finally:
             ceph.close()
+
+
+def _require_room(pool: Pool) -> None:
+    """Refuse a pool without room for a header, before anything is written.
+
+    librados lets a write to a full pool wait until there is room, for hours if
+    need be (measured on 18.2.7: a pool over its quota answers EDQUOT only to
+    clients that ask for it), and a call that waits in there cannot be
+    cancelled.  ExhaustedError says how much room there is.
+    """
+    free = pool.free_bytes()
+    if free < HEADER_ROOM:
+        message = (
+            f"pool {pool.pool_name!r} is full: it takes {free} more bytes, a volume"
+            f" needs {HEADER_ROOM} at least; raise its quota or add storage"
+        )
+        raise ExhaustedError(message)
 
 
 def _info(location: Location, record: Record) -> VolumeInfo:

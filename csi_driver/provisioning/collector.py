@@ -16,6 +16,7 @@ import structlog
 
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Entry
 from csi_driver.images.port import Connector
@@ -94,8 +95,20 @@ class Collector:
             for entry in entries:
                 if self._stopping.is_set():
                     break
-                results.append(collect(own, entry))
-                self._report(results[-1])
+                try:
+                    results.append(collect(own, entry))
+                except UnavailableError:
+                    raise
+                except DriverError as error:
+                    # One that cannot be collected must not keep the others.
+                    _log.warning(
+                        "tombstone cannot be collected",
+                        volume=entry.name,
+                        image=entry.image_name,
+                        error=str(error),
+                    )
+                else:
+                    self._report(results[-1])
             return results
         finally:
             ceph.close()

@@ -8,9 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+import structlog
+
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
+from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import Location
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
@@ -18,6 +21,8 @@ from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Directory
 from csi_driver.images.port import Pool
 from csi_driver.images.records import find_record
+
+_log = structlog.get_logger(__name__)
 
 _PAGE: Final = 200
 _TOKEN: Final = re.compile(r"([0-9]{1,6})\.([0-9a-f-]{0,36})")
@@ -74,6 +79,10 @@ def _records(pool: Pool, after: str) -> Iterator[tuple[str, Record]]:
                 record = find_record(pool, entry.image_id)
             except NotFoundError:
                 continue  # deleted meanwhile
+            except RecordError as error:
+                # One damaged record must not hide all other volumes.
+                _log.warning("volume left out", volume=entry.name, error=str(error))
+                continue
             if record is not None and record.state is VolumeState.READY:
                 yield key, record
 

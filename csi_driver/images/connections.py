@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import FencedError
@@ -29,7 +30,7 @@ class SharedConnections:
         self._clusters = clusters
         self._lock = threading.Lock()
         self._open: dict[str, Ceph] = {}
-        self._connecting: dict[str, threading.Lock] = {}
+        self._connecting: dict[str, Future[Ceph]] = {}
 
     @contextlib.contextmanager
     def pool_at(self, location: Location) -> Iterator[Pool]:
@@ -70,18 +71,33 @@ class SharedConnections:
             ceph.close()
 
     def _get(self, cluster: str) -> Ceph:
-        # A cluster that does not answer keeps only its own callers waiting.
+        """Return the connection, made at most once at a time.
+
+        Who comes while it is being made shares the outcome, so that nobody
+        waits longer for a cluster that does not answer than one attempt takes.
+        """
         with self._lock:
-            turn = self._connecting.setdefault(cluster, threading.Lock())
-        with turn:
-            with self._lock:
-                present = self._open.get(cluster)
+            present = self._open.get(cluster)
             if present is not None:
                 return present
+            theirs = self._connecting.get(cluster)
+            mine: Future[Ceph] = Future()
+            if theirs is None:
+                self._connecting[cluster] = mine
+        if theirs is not None:
+            return theirs.result()
+        try:
             made = self._connector.connect(cluster)
+        except BaseException as error:
             with self._lock:
-                self._open[cluster] = made
-            return made
+                del self._connecting[cluster]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            self._open[cluster] = made
+            del self._connecting[cluster]
+        mine.set_result(made)
+        return made
 
     def _drop(self, cluster: str, ceph: Ceph) -> None:
         """Forget a dead connection; others may still be inside a call of it."""

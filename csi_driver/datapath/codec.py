@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen dataclasses to JSON and back, strictly; secrets travel beside it.
+
+A secret never enters the JSON text, where it would turn into strings that
+nobody can overwrite: the text holds its index, the bytes follow the text in
+their own part of the frame (`wire`).  Reading takes exactly the fields and
+types of the dataclass and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from typing import Final
+
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.secrets import SecretBytes
+
+_INDEX: Final = "secret"
+_PLAIN: Final = (str, int, bool)
+
+
+def to_json(value: object, secrets: list[SecretBytes]) -> Any:
+    """Return JSON values for `value`; its secrets are appended to `secrets`."""
+    if value is None or (isinstance(value, str | int) and not _is_enum(value)):
+        return value
+    if isinstance(value, SecretBytes):
+        secrets.append(value)
+        return {_INDEX: len(secrets) - 1}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [to_json(each, secrets) for each in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_json(getattr(value, field.name), secrets)
+            for field in dataclasses.fields(value)
+        }
+    message = f"a {type(value).__name__} has no form in a message"
+    raise TypeError(message)
+
+
+def from_json(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+    """Return the value of type `wanted`; InvalidRequestError if it is not one."""
+    if wanted in _PLAIN:
+        if type(found) is not wanted:
+            raise _mismatch(wanted, found)
+        return found
+    if wanted is SecretBytes:
+        return _secret(found, secrets)
+    origin = typing.get_origin(wanted)
+    if origin in {types.UnionType, typing.Union}:
+        return _optional(wanted, found, secrets)
+    if origin is tuple:
+        if not isinstance(found, list):
+            raise _mismatch(wanted, found)
+        (element, _) = typing.get_args(wanted)
+        return tuple(from_json(element, each, secrets) for each in found)
+    if isinstance(wanted, type):
+        return _object(wanted, found, secrets)
+    message = f"messages have no field of type {wanted!r}"
+    raise TypeError(message)
+
+
+def _object(wanted: type, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+    if issubclass(wanted, enum.Enum):
+        try:
+            return wanted(found)
+        except ValueError:
+            raise _mismatch(wanted, found) from None
+    if issubclass(wanted, Path):
+        return Path(from_json(str, found, secrets))
+    if not dataclasses.is_dataclass(wanted):
+        message = f"messages have no field of type {wanted!r}"
+        raise TypeError(message)
+    hints = _hints(wanted)
+    if not isinstance(found, dict) or found.keys() != hints.keys():
+        raise _mismatch(wanted, found)
+    fields = {
+        name: from_json(hint, found[name], secrets) for name, hint in hints.items()
+    }
+    return wanted(**fields)
+
+
+def _optional(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+    if found is None:
+        return None
+    (inner,) = (each for each in typing.get_args(wanted) if each is not types.NoneType)
+    return from_json(inner, found, secrets)
+
+
+def _secret(found: Any, secrets: Sequence[SecretBytes]) -> SecretBytes:
+    index = found.get(_INDEX) if isinstance(found, dict) and len(found) == 1 else None
+    if type(index) is not int or not 0 <= index < len(secrets):
+        raise _mismatch(SecretBytes, found)
+    return secrets[index]
+
+
+@functools.cache
+def _hints(wanted: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(wanted)
+    return {field.name: hints[field.name] for field in dataclasses.fields(wanted)}
+
+
+def _is_enum(value: object) -> bool:
+    return isinstance(value, enum.Enum)
+
+
+def _mismatch(wanted: Any, found: Any) -> InvalidRequestError:
+    """Say what was expected; of what was found only the type is safe to tell."""
+    name = getattr(wanted, "__name__", str(wanted))
+    return InvalidRequestError(
+        f"a message of the datapath holds a {type(found).__name__} or other fields"
+        f" where {name} belongs",
+    )

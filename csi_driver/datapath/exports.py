@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The open volumes of one supervisor, each with its worker and its device.
+
+Calls on one volume exclude each other: the second gets PendingError at once.
+Everything here is idempotent, and each step leaves in the state directory what
+a successor needs to clean up after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from csi_driver.datapath import opening
+from csi_driver.datapath.attachment import Devices
+from csi_driver.datapath.attachment import cut_off_quietly
+from csi_driver.datapath.export import CLOSE_SECONDS
+from csi_driver.datapath.export import CONTROL_SECONDS
+from csi_driver.datapath.export import GROW_SECONDS
+from csi_driver.datapath.export import RESTARTED
+from csi_driver.datapath.export import LiveExport
+from csi_driver.datapath.leftovers import Leftovers
+from csi_driver.datapath.messages import CloseImage
+from csi_driver.datapath.messages import ConfirmSize
+from csi_driver.datapath.messages import Count
+from csi_driver.datapath.messages import Counters
+from csi_driver.datapath.messages import ExportStatus
+from csi_driver.datapath.messages import GrowImage
+from csi_driver.datapath.messages import OpenedVolume
+from csi_driver.datapath.messages import OpenVolume
+from csi_driver.datapath.messages import Sized
+from csi_driver.datapath.state import SavedExport
+from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.workers import WorkerPool
+from csi_driver.datapath.workers import done
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import ExportLostError
+from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import PendingError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.sizes import EffectiveSize
+
+_log = structlog.get_logger(__name__)
+
+
+class Exports:
+    """The table of open volumes.  Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        state: StateDirectory,
+        pool: WorkerPool,
+        devices: Devices,
+        leftovers: Leftovers,
+        run_dir: Path,
+    ) -> None:
+        self._state = state
+        self._pool = pool
+        self._devices = devices
+        self._leftovers = leftovers
+        self._run_dir = run_dir
+        self._lock = threading.Lock()
+        self._busy: set[VolumeId] = set()
+        self._table: dict[VolumeId, LiveExport] = {}
+        self._closed = False
+
+    # ------------------------------------------------------------ the requests
+
+    def open(self, volume: OpenVolume) -> OpenedVolume:
+        """Open a volume, or return it if it is open in the same way.
+
+        PreconditionError if it is open in another way; otherwise what the
+        worker and the attaching raise, and then nothing stays behind.
+        """
+        with self._guarded(volume.volume_id):
+            present = self._table.get(volume.volume_id)
+            if present is not None and present.alive:
+                return present.same(volume)
+            self._clear(volume.volume_id)
+            saved = self._state.load(volume.volume_id)
+            predecessor = self._leftovers.predecessor(saved)
+            means = opening.Means(self._state, self._pool, self._devices, self._run_dir)
+            export = opening.open_export(means, volume, saved, predecessor)
+            self._table[volume.volume_id] = export
+            export.worker.watch(lambda: self._ended(export))
+            return export.opened
+
+    def close(self, volume_id: VolumeId) -> None:
+        """Take device, export and worker away; nothing to do is success.
+
+        InUseError while the device is mounted or held open: nothing has been
+        changed then.  UnavailableError if a dead worker's lock could not be
+        taken back because Ceph does not answer: worker and device are gone all
+        the same, and repeating the call tries again.
+        """
+        with self._guarded(volume_id, closing=True):
+            self._close(volume_id)
+
+    def grow(self, volume_id: VolumeId) -> EffectiveSize:
+        """Bring image, export and device to the record's desired size."""
+        with self._guarded(volume_id):
+            export = self._required(volume_id)
+            sized = export.worker.ask(GrowImage(), GROW_SECONDS)
+            if not isinstance(sized, Sized):
+                raise InternalError(f"a worker answered {type(sized).__name__}")
+            device = export.opened.device
+            self._devices.of(device).grow(
+                device, sized.size.count, lambda: self._answers(export)
+            )
+            export.resized(sized.size)
+            self._state.store(export.saved)
+            done(export.worker.ask(ConfirmSize(sized.size), CONTROL_SECONDS))
+            return sized.size
+
+    def status(self, volume_id: VolumeId | None) -> tuple[ExportStatus, ...]:
+        """Tell how one export is, or all; empty for one that is not there."""
+        with self._lock:
+            found = [
+                export
+                for key, export in self._table.items()
+                if volume_id is None or key == volume_id
+            ]
+            dead = dict(self._leftovers.dead)
+        known = {export.saved.volume_id for export in found}
+        return (
+            *(export.status(self._counters(export)) for export in found),
+            *(
+                _dead_status(saved)
+                for key, saved in dead.items()
+                if key not in known and (volume_id is None or key == volume_id)
+            ),
+        )
+
+    def shut_down(self, seconds: float) -> None:
+        """Close everything in parallel, within a bound; then kill what is left."""
+        with self._lock:
+            self._closed = True
+            exports = list(self._table.values())
+        threads = [
+            threading.Thread(target=self._shut_down_one, args=(export,), daemon=True)
+            for export in exports
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(seconds)  # all began together; the sum stays near the bound
+        for export in exports:
+            if export.worker.alive:
+                _log.error("worker killed at shutdown", pid=export.worker.pid)
+                export.worker.kill()
+        self._pool.close()
+
+    # ---------------------------------------------------------------- closing
+
+    def _close(self, volume_id: VolumeId) -> None:
+        self._detach(volume_id)
+        export = self._table.get(volume_id)
+        if export is not None:
+            self._end_worker(export)
+            with self._lock:
+                del self._table[volume_id]
+        self._leftovers.release(volume_id)
+
+    def _detach(self, volume_id: VolumeId) -> None:
+        """Detach the volume's device, known or found; it is ours by identity."""
+        device = self._devices.find(str(volume_id))
+        export = self._table.get(volume_id)
+        if device is None and export is not None:
+            device = export.opened.device
+        if device is None:
+            return
+        try:
+            self._devices.of(device).detach(device)
+        except InUseError:
+            raise
+        except DriverError as error:
+            if export is None:
+                raise
+            # A wedged worker can hold up the detaching; it has to go first.
+            _log.warning("detach failed", device=str(device.path), error=str(error))
+            export.closing = True
+            export.worker.kill()
+            self._devices.of(device).detach(device)
+
+    def _end_worker(self, export: LiveExport) -> None:
+        """Let the worker close, within a bound; then it has ended in any case."""
+        export.closing = True
+        worker = export.worker
+        volume_id = export.saved.volume_id
+        released = False
+        if worker.alive:
+            try:
+                done(worker.ask(CloseImage(), CLOSE_SECONDS))
+                released = worker.wait(CLOSE_SECONDS)
+            except DriverError as error:
+                _log.error(
+                    "worker did not close cleanly",
+                    volume=str(volume_id),
+                    pid=worker.pid,
+                    error=str(error),
+                )
+        worker.dismiss()
+        if worker.alive:
+            worker.kill()
+        if released:
+            self._state.remove(volume_id)
+
+    def _clear(self, volume_id: VolumeId) -> None:
+        """Remove what a dead export left on this node, before it is opened anew."""
+        self._detach(volume_id)
+        export = self._table.get(volume_id)
+        if export is not None:
+            export.closing = True
+            export.worker.dismiss()
+            export.worker.kill()
+            with self._lock:
+                del self._table[volume_id]
+
+    def _shut_down_one(self, export: LiveExport) -> None:
+        """Close one volume even if it is mounted: its users get errors then."""
+        volume_id = export.saved.volume_id
+        try:
+            self._detach(volume_id)
+        except DriverError as error:
+            _log.error(
+                "volume is in use while the datapath ends: its I/O will fail",
+                volume=str(volume_id),
+                error=str(error),
+            )
+            cut_off_quietly(self._devices, export.opened.device)
+        self._end_worker(export)
+
+    # ---------------------------------------------------------------- details
+
+    def _ended(self, export: LiveExport) -> None:
+        """Note a worker's end; unasked for, it fails its device at once."""
+        if export.closing:
+            return
+        export.reason = f"its worker (process {export.worker.pid}) {export.worker.end}"
+        _log.error(
+            "a worker died: its volume fails all I/O until it is staged anew",
+            volume=str(export.saved.volume_id),
+            pid=export.worker.pid,
+            end=export.worker.end,
+            device=str(export.opened.device.path),
+        )
+        cut_off_quietly(self._devices, export.opened.device)
+
+    def _answers(self, export: LiveExport) -> bool:
+        try:
+            answer = export.worker.ask(Count(), CONTROL_SECONDS)
+        except DriverError:
+            return False
+        return isinstance(answer, Counters) and not answer.fenced
+
+    def _counters(self, export: LiveExport) -> Counters | None:
+        if not export.alive:
+            return None
+        try:
+            answer = export.worker.ask_if_idle(Count(), CONTROL_SECONDS)
+        except DriverError as error:
+            _log.warning("no counters", pid=export.worker.pid, error=str(error))
+            return None
+        return answer if isinstance(answer, Counters) else None
+
+    def _required(self, volume_id: VolumeId) -> LiveExport:
+        export = self._table.get(volume_id)
+        if export is None:
+            raise ExportLostError(f"volume {volume_id} is not open on this node")
+        if not export.alive:
+            raise ExportLostError(
+                f"the export of volume {volume_id} is dead ({export.reason}):"
+                " the volume has to be staged anew"
+            )
+        return export
+
+    @contextlib.contextmanager
+    def _guarded(self, volume_id: VolumeId, *, closing: bool = False) -> Iterator[None]:
+        with self._lock:
+            if self._closed and not closing:
+                raise PreconditionError("the datapath is shutting down")
+            if volume_id in self._busy:
+                message = f"another call is at work on volume {volume_id}"
+                raise PendingError(message)
+            self._busy.add(volume_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(volume_id)
+
+
+def _dead_status(saved: SavedExport) -> ExportStatus:
+    return ExportStatus(
+        volume_id=saved.volume_id,
+        alive=False,
+        reason=RESTARTED,
+        device=saved.device,
+        size=EffectiveSize(saved.size),
+        read_only=saved.read_only,
+        worker_pid=0,
+        counters=None,
+    )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What dead workers left, here and on Ceph, and taking it back.
+
+At its start a supervisor ends the workers of a dead one and removes their
+devices.  What they held on Ceph, a lock and an entry in the record, is taken
+back when their volume is closed, or broken when it is opened again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from csi_driver.datapath.attachment import Devices
+from csi_driver.datapath.attachment import cut_off_quietly
+from csi_driver.datapath.export import CONTROL_SECONDS
+from csi_driver.datapath.messages import Predecessor
+from csi_driver.datapath.messages import Release
+from csi_driver.datapath.state import SavedExport
+from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.workers import WorkerPool
+from csi_driver.datapath.workers import done
+from csi_driver.datapath.workers import end_leftover
+from csi_driver.domain.clusters import ClusterConfig
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import UnavailableError
+from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.secrets import SecretBytes
+
+ORPHAN_PATIENCE: Final = 5.0
+"""Seconds in which a worker without a supervisor should have ended by itself."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Leftovers:
+    """Cleans up after dead workers of this node."""
+
+    def __init__(
+        self,
+        *,
+        state: StateDirectory,
+        pool: WorkerPool,
+        devices: Devices,
+        clusters: Clusters | None,
+        boot_id: str,
+    ) -> None:
+        """`clusters` give the driver's own Ceph users."""
+        self._state = state
+        self._pool = pool
+        self._devices = devices
+        self._clusters = clusters
+        self._boot_id = boot_id
+        self.dead: dict[VolumeId, SavedExport] = {}
+
+    def recover(self) -> None:
+        """Clean up after a dead supervisor, as far as it concerns this node."""
+        for saved in self._state.all():
+            if saved.boot_id != self._boot_id:
+                continue  # nothing of it can be left here
+            _log.warning("volume of a dead datapath", volume=str(saved.volume_id))
+            try:
+                self._end_worker(saved)
+            except DriverError as error:
+                _log.error("leftover worker", error=str(error))
+                continue
+            self._detach(saved)
+            self.dead[saved.volume_id] = saved
+
+    def predecessor(self, saved: SavedExport | None) -> Predecessor:
+        """Prove the volume's last worker on this node dead, and say who it was."""
+        if saved is None:
+            return Predecessor()
+        if saved.boot_id == self._boot_id:
+            self._end_worker(saved)
+        self.dead.pop(saved.volume_id, None)
+        return Predecessor(saved.clients, gone=True)
+
+    def release(self, volume_id: VolumeId) -> None:
+        """Take back what dead workers of a volume hold on Ceph, and forget it.
+
+        UnavailableError if Ceph does not answer.
+        """
+        saved = self._state.load(volume_id)
+        if saved is None:
+            return
+        predecessor = self.predecessor(saved)
+        config = self._config(volume_id)
+        if config is None:
+            _log.warning(
+                "the lock of a dead worker stays until the volume is opened here:"
+                " its cluster is not configured",
+                volume=str(volume_id),
+            )
+            return
+        request = Release(
+            volume_id=volume_id,
+            monitors=config.monitors,
+            user_id=config.user_id,
+            key=_read_key(config),
+            node_id=saved.node_id,
+            boot_id=self._boot_id,
+            predecessor=predecessor,
+        )
+        worker = self._pool.take()
+        try:
+            done(worker.ask(request, CONTROL_SECONDS))
+        finally:
+            request.key.wipe()
+            worker.dismiss()
+            self._pool.refill()
+        self._state.remove(volume_id)
+
+    def _end_worker(self, saved: SavedExport) -> None:
+        if saved.worker is not None:
+            end_leftover(saved.worker, ORPHAN_PATIENCE)
+
+    def _detach(self, saved: SavedExport) -> None:
+        device = self._devices.find(str(saved.volume_id))
+        if device is None:
+            return
+        try:
+            self._devices.of(device).detach(device)
+        except DriverError as error:
+            _log.warning("device stays", device=str(device.path), error=str(error))
+            cut_off_quietly(self._devices, device)
+
+    def _config(self, volume_id: VolumeId) -> ClusterConfig | None:
+        if self._clusters is None:
+            return None
+        return self._clusters.by_id.get(volume_id.location.cluster)
+
+
+def _read_key(config: ClusterConfig) -> SecretBytes:
+    """Read the driver's own cephx key.
+
+    `images` has the same; it brings librados, which is for workers alone.
+    """
+    try:
+        return SecretBytes(Path(config.key_file).read_bytes().strip())
+    except OSError as error:
+        message = (
+            f"the cephx key of client.{config.user_id} cannot be read from"
+            f" {config.key_file}: {error.strerror}"
+        )
+        raise UnavailableError(message) from error

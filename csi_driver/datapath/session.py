@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One volume in a worker: opened, loaded, locked, registered, served, closed.
+
+The order of opening is what makes one writer: connect, open, load, take the
+lock, and only then read the record, which cannot change its owner any more.
+Records go over a second Ceph client of the same process, which is connected
+beside the load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from csi_driver.datapath import ownership
+from csi_driver.datapath.holdings import Holdings
+from csi_driver.datapath.holdings import connect_pool
+from csi_driver.datapath.messages import Counters
+from csi_driver.datapath.messages import OpenImage
+from csi_driver.datapath.messages import OpenVolume
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import HeaderError
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.record import ExportEntry
+from csi_driver.domain.record import Record
+from csi_driver.domain.sizes import EffectiveSize
+from csi_driver.domain.sizes import Layout
+from csi_driver.domain.sizes import RawSize
+from csi_driver.images.port import RawImage
+from csi_driver.images.records import change_record
+from csi_driver.images.records import read_record
+from csi_driver.nbd.connection import Operation
+from csi_driver.nbd.librbd_backend import LibrbdBackend
+from csi_driver.nbd.librbd_connection import CephClient
+from csi_driver.nbd.librbd_image import ImageTarget
+from csi_driver.nbd.librbd_image import LibrbdImage
+from csi_driver.nbd.librbd_image import Plaintext
+from csi_driver.nbd.protocol.export import Export
+from csi_driver.nbd.server import Server
+
+_log = structlog.get_logger(__name__)
+
+type Announce = Callable[[str], None]
+"""Tells the supervisor the Ceph client's address; returns when it is stored."""
+
+
+class Session:
+    """An export that can be served: `server.run()` does it.
+
+    Control calls come from one thread; `close` from any, after the server has
+    ended.
+    """
+
+    def __init__(self, volume: OpenVolume, image: LibrbdImage, held: Holdings) -> None:
+        self._image_id = volume.volume_id.image_id
+        self._name = str(volume.volume_id)
+        self._encrypted = volume.mode.encrypted
+        self._read_only = volume.read_only
+        self._image = image
+        self._held = held
+        self._lock = threading.Lock()
+        self._backend: LibrbdBackend[Operation] | None = None
+        self.size = EffectiveSize(0)
+        self.server: Server | None = None
+
+    # ---------------------------------------------------------------- opening
+
+    def admit(self, record: Record, entry: ExportEntry) -> Record:
+        """Return the record with this export; raises if it may not be served."""
+        ownership.require_size(record, self._present(record.layout))
+        return record.with_export(entry)
+
+    def prepare(self, socket_path: str, ceiling: int) -> int:
+        """Make the server; return NBD's flags of the export."""
+        backend: LibrbdBackend[Operation] = LibrbdBackend(self._image)
+        self._backend = backend
+        export = Export(
+            size=self.size.count,
+            ceiling=ceiling or None,
+            read_only=self._read_only,
+            can_flush=backend.can_flush,
+            can_fua=backend.can_fua,
+            can_multi_conn=backend.can_multi_conn,
+        )
+        self.server = Server(backend, export, on_fatal=self._fenced)
+        if socket_path:
+            self.server.listen(Path(socket_path))
+        return export.flags
+
+    # ---------------------------------------------------------------- control
+
+    def grow(self) -> EffectiveSize:
+        """Bring image and export to the record's desired size; return it.
+
+        Repeating it is harmless, also after a crash halfway; nothing shrinks.
+        PreconditionError if Ceph shows another raw size than expected.
+        """
+        with self._lock:
+            record = read_record(self._held.pool, self._image_id)
+            target = max(record.desired, record.actual)
+            if self._present(record.layout) < target:
+                self._grow_image(record.layout, target)
+            self._verify(record.layout, target)
+            if self.server is not None:
+                self.server.set_size(target.count)
+            self.size = target
+        return target
+
+    def confirm(self, size: EffectiveSize) -> None:
+        """Record a verified size; it never gets smaller."""
+
+        def raised(record: Record) -> Record:
+            return dataclasses.replace(record, actual=max(record.actual, size))
+
+        change_record(self._held.pool, self._image_id, raised)
+
+    def counters(self) -> Counters:
+        """Return what the server has done so far."""
+        if self.server is None:
+            raise PreconditionError(f"volume {self._name} is not served yet")
+        stats = self.server.stats()
+        kinds = (stats.reads, stats.writes, stats.flushes)
+        return Counters(
+            reads=stats.reads.count,
+            read_bytes=stats.reads.bytes,
+            writes=stats.writes.count,
+            written_bytes=stats.writes.bytes,
+            flushes=stats.flushes.count,
+            errors=sum(kind.errors for kind in kinds),
+            rejected=stats.rejected,
+            in_flight=stats.in_flight,
+            connections=stats.connections,
+            fenced=stats.fenced,
+        )
+
+    # ----------------------------------------------------------------- ending
+
+    def close(self) -> list[DriverError]:
+        """Unregister, unlock, close, disconnect; return what went wrong.
+
+        Every step is tried, because the last ones take the key away.
+        """
+        steps = [
+            self._held.unregister,
+            self._image.close if self._backend is None else self._backend.close,
+            self._held.close,
+        ]
+        failures = []
+        with self._lock:
+            for step in steps:
+                try:
+                    step()
+                except DriverError as error:
+                    _log.warning("closing failed", volume=self._name, error=str(error))
+                    failures.append(error)
+        return failures
+
+    # ---------------------------------------------------------------- details
+
+    def _present(self, layout: Layout) -> EffectiveSize:
+        """Return what the image can export: a plaintext handle shows raw bytes."""
+        size = self._image.size()
+        if self._encrypted:
+            return EffectiveSize(size)
+        return layout.effective(RawSize(size))
+
+    def _grow_image(self, layout: Layout, target: EffectiveSize) -> None:
+        if self._read_only:
+            message = (
+                f"volume {self._name} is staged read-only and cannot grow to"
+                f" {target}: it grows at its next writable stage"
+            )
+            raise PreconditionError(message)
+        handle_size = target.count if self._encrypted else layout.raw(target).count
+        self._image.grow(handle_size)
+        _log.info("image grown", volume=self._name, size=target.count)
+
+    def _verify(self, layout: Layout, target: EffectiveSize) -> None:
+        """Read the raw size back through a handle that never was loaded."""
+        present = self._present(layout)
+        with self._held.pool.open_raw(self._image_id, read_only=True) as raw:
+            found = raw.raw_size()
+        if present < target or found != layout.raw(present):
+            message = (
+                f"volume {self._name} should have {layout.raw(target)} after growing;"
+                f" Ceph shows {found}, and {present} of them are exported: nothing"
+                " was recorded"
+            )
+            raise PreconditionError(message)
+
+    def _fenced(self, number: int) -> None:
+        _log.error(
+            "this Ceph client was fenced: all I/O fails from now on",
+            volume=self._name,
+            errno=number,
+            client=self._image.address,
+        )
+
+
+def open_session(request: OpenImage, announce: Announce) -> tuple[Session, int]:
+    """Open a volume; return its session and NBD's flags of the export.
+
+    Raises InUseError with the holder's name, SecretError, HeaderError,
+    PreconditionError and what else `images` and `nbd` raise; nothing stays open
+    or registered then.  The request's secrets are wiped in any case.
+    """
+    volume = request.volume
+    with contextlib.ExitStack() as undo:
+        undo.callback(volume.wipe)
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            holding = beside.submit(_make_way, request)
+            try:
+                image = _load(volume)
+            except BaseException:
+                _close_when_there(holding)
+                raise
+            undo.callback(image.close)
+        held = holding.result()
+        undo.callback(held.close)
+        announce(image.address)
+        session = Session(volume, image, held)
+        _own(session, volume, image, held)
+        undo.callback(held.unregister)
+        flags = _size_and_serve(session, request, held)
+        undo.pop_all()
+    volume.wipe()
+    return session, flags
+
+
+def _load(volume: OpenVolume) -> LibrbdImage:
+    """Connect, open, load at once; refuse a cache."""
+    client = CephClient(",".join(volume.monitors), volume.user_id, volume.key)
+    target = ImageTarget(
+        pool=volume.pool_name,
+        image_id=volume.volume_id.image_id,
+        namespace=volume.volume_id.location.namespace,
+        read_only=volume.read_only,
+    )
+    try:
+        return LibrbdImage(client, target, volume.specs or Plaintext())
+    except HeaderError as error:
+        raise ownership.missing_header(error, str(volume.volume_id)) from error
+
+
+def _make_way(request: OpenImage) -> Holdings:
+    """Connect for the record, and take a dead predecessor's lock from it.
+
+    Beside the load, which needs no lock.  A reader keeps the handle that was
+    opened for writing, and never writes: it is the watcher that others see.
+    """
+    volume = request.volume
+    with contextlib.ExitStack() as undo:
+        connection, pool = connect_pool(
+            volume.volume_id, volume.monitors, volume.user_id, volume.key
+        )
+        undo.callback(connection.close)
+        raw = pool.open_raw(volume.volume_id.image_id)
+        undo.callback(raw.close)
+        held = Holdings(
+            connection, pool, volume.volume_id, volume.node_id, volume.boot_id
+        )
+        held.break_dead_lock(raw, request.predecessor)
+        if volume.read_only:
+            held.watcher = raw
+        else:
+            raw.close()
+        undo.pop_all()
+    return held
+
+
+def _own(
+    session: Session, volume: OpenVolume, image: LibrbdImage, held: Holdings
+) -> None:
+    """Take the lock, then judge the record and register in it."""
+    if not volume.read_only:
+        image.acquire_lock()
+    image_id = volume.volume_id.image_id
+    entry = ExportEntry(volume.node_id, volume.boot_id, image.address, volume.read_only)
+
+    def admitted(record: Record) -> Record:
+        ownership.require_servable(record, volume.mode)
+        return session.admit(record, entry)
+
+    admitted(read_record(held.pool, image_id))  # checks whose record it is, too
+    record = change_record(held.pool, image_id, admitted)
+    held.entry = entry
+    session.size = record.actual
+    if held.watcher is not None:
+        try:
+            _require_no_writer(held.watcher, record)
+        except BaseException:
+            held.unregister()
+            raise
+
+
+def _require_no_writer(watcher: RawImage, record: Record) -> None:
+    """Look at the lock once more, now that writers can see this reader."""
+    owner = watcher.lock_owner()
+    if owner is not None:
+        message = (
+            f"volume {record.name!r} is being written by the Ceph client at"
+            f" {owner.address}: it cannot be staged read-only meanwhile"
+        )
+        raise InUseError(message)
+
+
+def _size_and_serve(session: Session, request: OpenImage, held: Holdings) -> int:
+    """Grow if that was promised since the last stage; make the server."""
+    volume = request.volume
+    if not volume.read_only:
+        record = read_record(held.pool, volume.volume_id.image_id)
+        if record.desired > record.actual:
+            session.confirm(session.grow())
+    return session.prepare(request.socket_path, request.ceiling)
+
+
+def _close_when_there(holding: Future[Holdings]) -> None:
+    """Close what was opened beside a load that failed."""
+    try:
+        held = holding.result()
+    except DriverError as error:
+        _log.info("opening failed twice", error=str(error))
+    else:
+        held.close()

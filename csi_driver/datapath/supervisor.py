@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datapath's process: a socket for root, and the exports behind it.
+
+It serves no I/O and holds no key longer than a request takes.  One thread per
+connection answers requests; the main thread accepts and waits for the signal
+to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from csi_driver.datapath import wire
+from csi_driver.datapath.attachment import NodeDevices
+from csi_driver.datapath.exports import Exports
+from csi_driver.datapath.leftovers import Leftovers
+from csi_driver.datapath.messages import Close
+from csi_driver.datapath.messages import Done
+from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import Grow
+from csi_driver.datapath.messages import Message
+from csi_driver.datapath.messages import Open
+from csi_driver.datapath.messages import Opened
+from csi_driver.datapath.messages import Ping
+from csi_driver.datapath.messages import Sized
+from csi_driver.datapath.messages import Status
+from csi_driver.datapath.messages import Statuses
+from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.state import current_boot_id
+from csi_driver.datapath.workers import WorkerPool
+from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import ForbiddenError
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.keys.hygiene import harden
+from csi_driver.nbd.listener import listen
+
+REQUEST_SECONDS: Final = 10.0
+"""How long a client may take to send a request, or to ask its next one."""
+
+SHUTDOWN_SECONDS: Final = 25.0
+"""How long closing everything may take; Kubernetes gives 30 s in all."""
+
+_CREDENTIALS: Final = struct.Struct("3i")
+_ROOT: Final = 0
+_log = structlog.get_logger(__name__)
+
+
+def serve(
+    *,
+    socket_path: Path,
+    run_dir: Path,
+    state_dir: Path,
+    method: str = "auto",
+    clusters: Clusters | None = None,
+) -> None:
+    """Run the datapath until SIGTERM or SIGINT; every volume is closed then.
+
+    `socket_path` is where clients connect.  `run_dir` holds sockets and mount
+    points and should be a tmpfs; `state_dir` has to outlive the process and
+    belongs to one datapath: PreconditionError if another one runs on it.
+    `method` is "auto", "kernel" or "fuse".  `clusters` give the driver's own
+    Ceph users, with which the locks of dead workers are taken back.  Called in
+    the main thread of a process of its own.
+    """
+    for warning in harden().warnings:
+        _log.warning("datapath", warning=warning)
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = StateDirectory(state_dir)
+    with _sole_owner(state_dir), _stop_event() as stop:
+        pool = WorkerPool()
+        pool.refill()
+        devices = NodeDevices(run_dir / "fuse", method)
+        leftovers = Leftovers(
+            state=state,
+            pool=pool,
+            devices=devices,
+            clusters=clusters,
+            boot_id=current_boot_id(),
+        )
+        leftovers.recover()
+        exports = Exports(
+            state=state,
+            pool=pool,
+            devices=devices,
+            leftovers=leftovers,
+            run_dir=run_dir,
+        )
+        with listen(socket_path) as listener:
+            _log.info("datapath ready", socket=str(socket_path))
+            try:
+                Supervisor(exports).run(listener, stop)
+            finally:
+                socket_path.unlink(missing_ok=True)
+                exports.shut_down(SHUTDOWN_SECONDS)
+        _log.info("datapath ended")
+
+
+class Supervisor:
+    """Answers requests on a listening socket."""
+
+    def __init__(self, exports: Exports, *, allowed_uid: int = _ROOT) -> None:
+        """Only processes of `allowed_uid` are heard."""
+        self._exports = exports
+        self._allowed_uid = allowed_uid
+
+    def run(self, listener: socket.socket, stop: int) -> None:
+        """Accept connections until the descriptor `stop` is readable."""
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(stop, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if stop in ready:
+                return
+            try:
+                client, _ = listener.accept()
+            except OSError as error:
+                _log.warning("accept failed", error=str(error))
+                time.sleep(0.1)  # out of descriptors: let some be closed
+                continue
+            threading.Thread(target=self._converse, args=(client,), daemon=True).start()
+
+    def _converse(self, client: socket.socket) -> None:
+        """Answer one client until it hangs up."""
+        with client, contextlib.suppress(wire.ClosedError):
+            client.settimeout(REQUEST_SECONDS)
+            uid = _peer_uid(client)
+            if uid != self._allowed_uid:
+                _log.warning("client refused", uid=uid)
+                text = f"the datapath hears user {self._allowed_uid} alone, not {uid}"
+                wire.send(client, Failed.of(ForbiddenError(text)))
+                return
+            while True:
+                try:
+                    request = wire.receive(client)
+                except InvalidRequestError as error:
+                    wire.send(client, Failed.of(error))
+                    return
+                wire.send(client, self._answered(request))
+
+    def _answered(self, request: Message) -> Message:
+        kind = type(request).__name__
+        begin = time.monotonic()
+        try:
+            answer = self._answer(request)
+        except DriverError as error:
+            _log.warning(
+                "request failed",
+                kind=kind,
+                volume=_volume(request),
+                error=type(error).__name__,
+                reason=str(error),
+            )
+            return Failed.of(error)
+        except Exception as error:  # noqa: BLE001  # answered, and logged
+            _log.error("request failed unforeseen", kind=kind, exc_info=error)
+            return Failed.of(error)
+        if not isinstance(request, Ping | Status):
+            seconds = round(time.monotonic() - begin, 3)
+            _log.info("request", kind=kind, volume=_volume(request), seconds=seconds)
+        return answer
+
+    def _answer(self, request: Message) -> Message:
+        match request:
+            case Open(volume):
+                try:
+                    return Opened(self._exports.open(volume))
+                finally:
+                    volume.wipe()
+            case Close(volume_id):
+                self._exports.close(volume_id)
+                return Done()
+            case Grow(volume_id):
+                return Sized(self._exports.grow(volume_id))
+            case Status(wanted):
+                return Statuses(self._exports.status(wanted))
+            case Ping():
+                return Done()
+            case _:
+                kind = type(request).__name__
+                raise InvalidRequestError(f"a datapath takes no {kind}")
+
+
+def _volume(request: Message) -> str:
+    match request:
+        case Open(volume):
+            return str(volume.volume_id)
+        case Close(volume_id) | Grow(volume_id):
+            return str(volume_id)
+        case _:
+            return ""
+
+
+def _peer_uid(client: socket.socket) -> int:
+    """Return the user id of the process that connected (unix(7), SO_PEERCRED)."""
+    raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return int(uid)
+
+
+@contextlib.contextmanager
+def _sole_owner(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory against a second datapath."""
+    with (state_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another datapath runs on {state_dir}"
+            raise PreconditionError(message) from error
+        yield
+
+
+@contextlib.contextmanager
+def _stop_event() -> Iterator[int]:
+    """Yield a descriptor that becomes readable at SIGTERM or SIGINT."""
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def note(number: int, _frame: object) -> None:
+        del number
+        os.eventfd_write(event, 1)
+
+    before = {each: signal.signal(each, note) for each in _ENDING}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(event)
+
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)

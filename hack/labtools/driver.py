@@ -43,7 +43,6 @@ _SECRETS = (
     "ControllerModifyVolumeSecret",
     "NodeStageVolumeSecret",
     "NodePublishVolumeSecret",
-    "NodeExpandVolumeSecret",
     "CreateSnapshotSecret",
     "DeleteSnapshotSecret",
     "ListSnapshotsSecret",
@@ -52,7 +51,13 @@ _SECRETS = (
 
 
 def _socket(lab: Lab, part: str) -> Path:
-    return lab.run / f"{part}.sock"
+    """Return a part's socket; the datapath's is where the driver looks for it."""
+    place = _run_dir(lab) if part == "datapath" else lab.run
+    return place / f"{part}.sock"
+
+
+def _run_dir(lab: Lab) -> Path:
+    return lab.run / "driver"
 
 
 def environment(lab: Lab) -> dict[str, str]:
@@ -73,7 +78,7 @@ def settings(lab: Lab) -> dict[str, str]:
         "RBDCRYPT_CLUSTERS_FILE": str(lab.etc / "config.json"),
         "RBDCRYPT_NODE_ID": "lab",
         "RBDCRYPT_STATE_DIR": str(lab.run / "state"),
-        "RBDCRYPT_RUN_DIR": str(lab.run / "datapath"),
+        "RBDCRYPT_RUN_DIR": str(_run_dir(lab)),
         "RBDCRYPT_LOG_FORMAT": "json",
     }
 
@@ -131,7 +136,7 @@ def _log(lab: Lab, part: str) -> Path:
 
 
 def _start(lab: Lab, part: str) -> Process:
-    for directory in (lab.run / "state", lab.run / "datapath"):
+    for directory in (lab.run / "state", _run_dir(lab)):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     env = _part_environment(lab, part)
     command = (str(_COMMAND), part)

@@ -201,11 +201,14 @@ def _require_known(filesystem: str) -> None:
 def read_superblock(device: Path) -> Superblock:
     """Read an ext4 or xfs superblock from a device.
 
-    xfs keeps a mounted filesystem's superblock elsewhere: use `mounted_size`
+    xfs keeps a mounted filesystem's superblock elsewhere: use `mounted_xfs_size`
     for its size then.  Raises PreconditionError if there is none.
     """
-    with device.open("rb", buffering=0) as file:
-        found = superblock.parse(file.read(superblock.HEAD_BYTES))
+    try:
+        with device.open("rb", buffering=0) as file:
+            found = superblock.parse(file.read(superblock.HEAD_BYTES))
+    except OSError as error:
+        raise PreconditionError(f"{device} cannot be read: {error}") from error
     if found is None:
         raise PreconditionError(f"{device} holds neither ext4 nor xfs")
     return found
@@ -213,13 +216,16 @@ def read_superblock(device: Path) -> Superblock:
 
 def mounted_xfs_size(mount_point: Path) -> int:
     """Return the size of a mounted xfs, in bytes, as its kernel sees it."""
-    descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        answer = fcntl.ioctl(
-            descriptor, _XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY_BYTES)
-        )
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            answer = fcntl.ioctl(
+                descriptor, _XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY_BYTES)
+            )
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise PreconditionError(f"{mount_point} is no mounted xfs: {error}") from error
     (block_size,) = struct.unpack_from("=I", answer)
     (blocks,) = struct.unpack_from("=Q", answer, _XFS_DATA_BLOCKS)
     return int(block_size) * int(blocks)

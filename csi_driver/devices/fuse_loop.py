@@ -22,6 +22,8 @@ import socket
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -101,10 +103,10 @@ class FuseLoop:
         self._clear(export.identity, self._stored_process(export.identity))
         fuse_export.require_safe(export, self._timeout)
         process: ProcessMark | None = None
-        path: Path | None = None
         try:
-            process = self._start(export)
-            path = self._bind(export)
+            with _explaining(export.identity):
+                process = self._start(export)
+                path = self._bind(export)
         except BaseException as error:
             self._undo(export.identity, process, error)
             raise
@@ -232,7 +234,8 @@ class FuseLoop:
                 f"the export behind {device.path} of volume {device.identity} is dead: "
                 "the volume must be staged anew"
             )
-        ceiling = self._backing(device.identity).stat().st_size
+        with _explaining(device.identity):
+            ceiling = self._backing(device.identity).stat().st_size
         if size > ceiling:
             raise SizeError(
                 f"volume {device.identity} grows online up to {ceiling} bytes here, "
@@ -253,6 +256,10 @@ class FuseLoop:
 
     def _clear(self, identity: str, process: ProcessMark | None) -> None:
         """Remove loop, mount, process and directory of one volume, as far as any."""
+        with _explaining(identity):
+            self._remove(identity, process)
+
+    def _remove(self, identity: str, process: ProcessMark | None) -> None:
         path = loop.find(self._backing(identity))
         if path is not None:
             loop.release(path, self._timeout)
@@ -302,6 +309,14 @@ class FuseLoop:
         except (FileNotFoundError, ValueError):
             return None  # a crash before or while it was written
         return ProcessMark(pid, started)
+
+
+@contextmanager
+def _explaining(identity: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InternalError(f"the device of volume {identity}: {error}") from error
 
 
 def _is_file(path: Path) -> bool:

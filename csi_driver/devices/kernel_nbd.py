@@ -119,7 +119,12 @@ class KernelNbd:
     def _set_request_timeout(self, index: int) -> None:
         path = sysfs.BLOCK / f"nbd{index}" / "queue" / "io_timeout"
         wanted = str(REQUEST_TIMEOUT_MS)
-        bounded(f"writing {path}", self._timeout, lambda: path.write_text(wanted))
+        try:
+            bounded(f"writing {path}", self._timeout, lambda: path.write_text(wanted))
+        except OSError as error:
+            raise ForbiddenError(
+                f"{path} cannot be written: {error}; the driver needs a writable /sys"
+            ) from error
         found = sysfs.read_attribute(path)
         if found != wanted:
             raise InternalError(f"{path} reads {found!r} after {wanted} was written")

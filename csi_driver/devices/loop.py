@@ -77,9 +77,12 @@ def bind(backing: Path, size: int, *, read_only: bool) -> Path:
     """
     access = os.O_RDONLY if read_only else os.O_RDWR
     flags = LO_FLAGS_DIRECT_IO | (LO_FLAGS_READ_ONLY if read_only else 0)
-    with _opened(backing, access | os.O_DIRECT) as file:
-        config = pack_config(file, size, flags, str(backing))
-        path = _configure_free(config, access)
+    try:
+        with _opened(backing, access | os.O_DIRECT) as file:
+            config = pack_config(file, size, flags, str(backing))
+            path = _configure_free(config, access)
+    except OSError as error:
+        raise InternalError(f"{backing} cannot back a device: {error}") from error
     if sysfs.read_attribute(sysfs.BLOCK / path.name / "loop" / "dio") != "1":
         release(path)
         raise InternalError(f"{path} on {backing} does not use direct I/O")
@@ -108,9 +111,12 @@ def _configure_free(config: bytes, access: int) -> Path:
 
 def resize(path: Path, size: int) -> None:
     """Show `size` bytes, as far as the file behind it reaches."""
-    with _opened(path, os.O_RDONLY) as device:
-        info = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(_INFO.size))
-        fcntl.ioctl(device, LOOP_SET_STATUS64, with_size_limit(info, size))
+    try:
+        with _opened(path, os.O_RDONLY) as device:
+            info = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(_INFO.size))
+            fcntl.ioctl(device, LOOP_SET_STATUS64, with_size_limit(info, size))
+    except OSError as error:
+        raise InternalError(f"{path} could not be resized: {error}") from error
 
 
 def release(path: Path, timeout: float = 10.0) -> None:

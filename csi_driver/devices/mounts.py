@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,7 +125,8 @@ def prepare_directory(path: Path) -> None:
         return  # what is mounted is judged by the caller's mount
     mode = _mode(path)
     if mode is None:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        with _explaining(path):
+            path.mkdir(mode=0o750, parents=True, exist_ok=True)
         return
     if not stat.S_ISDIR(mode):
         raise PreconditionError(f"{path} is {_kind(mode)}, expected a directory")
@@ -138,11 +141,20 @@ def prepare_file(path: Path) -> None:
         return
     mode = _mode(path)
     if mode is None:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path.touch(mode=0o660, exist_ok=False)
+        with _explaining(path):
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            path.touch(mode=0o660, exist_ok=False)
         return
     if not stat.S_ISREG(mode):
         raise PreconditionError(f"{path} is {_kind(mode)}, expected a file")
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PreconditionError(f"{path} cannot be made: {error}") from error
 
 
 def _mode(path: Path) -> int | None:
@@ -150,8 +162,8 @@ def _mode(path: Path) -> int | None:
         return os.lstat(path).st_mode
     except FileNotFoundError:
         return None
-    except NotADirectoryError as error:
-        raise PreconditionError(f"a parent of {path} is not a directory") from error
+    except OSError as error:
+        raise PreconditionError(f"{path} cannot be looked at: {error}") from error
 
 
 def _kind(mode: int) -> str:
@@ -172,7 +184,10 @@ def _top(path: Path) -> Mount | None:
 
 def device_numbers(device: Path) -> tuple[int, int]:
     """Return a block device's (major, minor); PreconditionError for other paths."""
-    found = os.stat(device)  # noqa: PTH116  with st_rdev, of a node in /dev
+    try:
+        found = device.stat()
+    except OSError as error:
+        raise NotFoundError(f"{device} is not there: {error}") from error
     if not stat.S_ISBLK(found.st_mode):
         raise PreconditionError(f"{device} is not a block device")
     return os.major(found.st_rdev), os.minor(found.st_rdev)

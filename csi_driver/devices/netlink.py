@@ -186,7 +186,10 @@ class NbdControl:
                 family = netlink.resolve(FAMILY)
                 return netlink.request(name, family, command, VERSION, *attributes)
 
-        return bounded(name, self._timeout, call)
+        try:
+            return bounded(name, self._timeout, call)
+        except OSError as error:
+            raise UnavailableError(f"{name} got no answer: {error}") from error
 
     def available(self) -> str | None:
         """Say why the kernel's NBD client cannot be used, or None if it can.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 
 BLKGETSIZE64: Final = 0x80081272
@@ -32,8 +33,14 @@ class FilesystemUsage:
 
 
 def filesystem_usage(path: Path) -> FilesystemUsage:
-    """Return the usage of the filesystem that holds a path."""
-    found = os.statvfs(path)
+    """Return the usage of the filesystem that holds a path.
+
+    Raises NotFoundError if there is no such path, or its filesystem is dead.
+    """
+    try:
+        found = os.statvfs(path)
+    except OSError as error:
+        raise NotFoundError(f"{path} has no usage to tell: {error}") from error
     return FilesystemUsage(
         total_bytes=found.f_blocks * found.f_frsize,
         used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
@@ -47,10 +54,13 @@ def filesystem_usage(path: Path) -> FilesystemUsage:
 def device_size(path: Path) -> int:
     """Return the size of a block device in bytes.
 
-    Raises PreconditionError if the path is something else; it is opened for
-    reading only, and nothing of it is read.
+    Raises PreconditionError if the path is something else, NotFoundError if it
+    cannot be opened.  Nothing of it is read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be opened: {error}") from error
     try:
         if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
             raise PreconditionError(f"{path} is not a block device")

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from csi_driver.devices import filesystems
+from csi_driver.devices import loop
 from csi_driver.devices import mounts
 from csi_driver.devices import stats
 from csi_driver.devices.device import Device
 from csi_driver.devices.mounts import MountOptions
 from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
@@ -97,6 +99,22 @@ def test_a_device_without_that_filesystem_is_an_error(
 ) -> None:
     with pytest.raises(PreconditionError, match="mount failed with exit code"):
         mounts.mount_device(device.path, work_directory / "target", "ext4", WRITABLE)
+
+
+def test_paths_that_cannot_be_are_errors(device: Device, work_directory: Path) -> None:
+    (work_directory / "file").touch()
+    below_a_file = work_directory / "file" / "target"
+    too_long = work_directory / ("x" * 300)
+    for target in (below_a_file, too_long):
+        with pytest.raises(PreconditionError, match="cannot be looked at"):
+            mounts.mount_device(device.path, target, "ext4", WRITABLE)
+        with pytest.raises(PreconditionError, match="cannot be looked at"):
+            mounts.bind_device(device.path, target)
+    with pytest.raises(NotFoundError, match="no-device"):
+        mounts.bind_device(Path("/dev/no-device"), work_directory / "target")
+    assert not (work_directory / "target").exists()
+    with pytest.raises(InternalError, match="cannot back a device"):
+        loop.bind(work_directory / "absent", 1 << 20, read_only=False)
 
 
 def test_flags_that_reach_elsewhere_are_refused(

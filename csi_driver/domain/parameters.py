@@ -16,7 +16,6 @@ from typing import Final
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
 from csi_driver.domain.errors import InvalidRequestError
-from csi_driver.domain.sizes import BLOCK_SIZE
 from csi_driver.domain.sizes import Striping
 
 FSTYPE: Final = "csi.storage.k8s.io/fstype"
@@ -92,16 +91,25 @@ def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
         if not given.get(name):
             message = f"parameter {name} is missing"
             raise InvalidRequestError(message)
+    encrypted = _boolean("encrypted", given.get("encrypted", "true"))
+    striping = _striping(given)
+    if encrypted and not striping.encryptable:
+        message = (
+            f"stripeUnit {striping.stripe_unit} below objectSize"
+            f" {striping.object_size} is refused for encrypted volumes: librbd"
+            " would mix up their blocks; leave stripeUnit out"
+        )
+        raise InvalidRequestError(message)
     return VolumeParameters(
         cluster=given["clusterID"],
         pool=given["pool"],
         data_pool=given.get("dataPool", ""),
         namespace=given.get("radosNamespace", ""),
         features=_features(given.get("imageFeatures", "")),
-        striping=_striping(given),
+        striping=striping,
         mkfs_options=given.get("mkfsOptions", ""),
         filesystem=parse_filesystem(given.get(FSTYPE, "")),
-        encrypted=_boolean("encrypted", given.get("encrypted", "true")),
+        encrypted=encrypted,
         secret=_secret(given),
         pv_name=given.get("csi.storage.k8s.io/pv/name", ""),
     )
@@ -171,13 +179,6 @@ def _features(text: str) -> tuple[str, ...]:
 def _striping(given: Mapping[str, str]) -> Striping:
     object_size = _number("objectSize", given.get("objectSize", ""), 4 << 20)
     unit = _number("stripeUnit", given.get("stripeUnit", ""), object_size)
-    if unit % BLOCK_SIZE:
-        # Measured on 18.2.7: such an image loads, and every write is EINVAL.
-        message = (
-            f"stripeUnit must be a multiple of {BLOCK_SIZE}, {unit} is not:"
-            " librbd cannot write encrypted blocks across stripes"
-        )
-        raise InvalidRequestError(message)
     return Striping(
         object_size=object_size,
         stripe_unit=unit,

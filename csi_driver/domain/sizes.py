@@ -103,6 +103,17 @@ class Striping:
         return self.object_size.bit_length() - 1
 
     @property
+    def encryptable(self) -> bool:
+        """False if librbd's encryption would mix up the blocks of such an image.
+
+        With stripe units smaller than an object, a request that returns to an
+        object in a later stripe is encrypted as if its pieces were neighbours
+        in the image; what was written in one request is garbage when read in
+        two (measured on 18.2.7).
+        """
+        return self.stripe_unit == self.object_size
+
+    @property
     def period(self) -> int:
         """Bytes of one stripe period, which every data offset is a multiple of."""
         return self.object_size * self.stripe_count

@@ -137,6 +137,7 @@ class CephPool:
         try:
             load(image, specs)
             handle = CephLoadedImage(image, self._address)
+            handle.require_encryptable()
         except BaseException:
             image.close()
             raise

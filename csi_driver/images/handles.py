@@ -18,6 +18,7 @@ from csi_driver.domain.errors import AlreadyLoadedError
 from csi_driver.domain.errors import HeaderExistsError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import SizeError
+from csi_driver.domain.errors import UnsupportedError
 from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
@@ -113,6 +114,14 @@ class CephImage:
     ) -> None:
         self.close()
 
+    def _striping(self) -> Striping:
+        with self._doing("reading the striping"):
+            return Striping(
+                object_size=int(self._image.stat()["obj_size"]),
+                stripe_unit=int(self._image.stripe_unit()),
+                stripe_count=int(self._image.stripe_count()),
+            )
+
     def _doing(self, what: str) -> contextlib.AbstractContextManager[None]:
         return mapped(f"image {self._id}: {what}")
 
@@ -127,12 +136,7 @@ class CephRawImage(CephImage):
 
     def striping(self) -> Striping:
         """Return how the image is cut into objects."""
-        with self._doing("reading the striping"):
-            return Striping(
-                object_size=int(self._image.stat()["obj_size"]),
-                stripe_unit=int(self._image.stripe_unit()),
-                stripe_count=int(self._image.stripe_count()),
-            )
+        return self._striping()
 
     def features(self) -> frozenset[str]:
         """Return the features by name."""
@@ -201,6 +205,17 @@ class CephRawImage(CephImage):
 
 class CephLoadedImage(CephImage):
     """A handle whose whole chain is loaded: effective sizes and offsets."""
+
+    def require_encryptable(self) -> None:
+        """Refuse an image whose blocks librbd would mix up (UnsupportedError)."""
+        striping = self._striping()
+        if not striping.encryptable:
+            message = (
+                f"image {self._id} has stripe units of {striping.stripe_unit} bytes"
+                f" in objects of {striping.object_size}: librbd mixes up the"
+                " blocks of such an encrypted image; copy its data to another"
+            )
+            raise UnsupportedError(message)
 
     def size(self) -> EffectiveSize:
         """Return the size behind the header."""

@@ -210,7 +210,8 @@ class Pool(Protocol):
         """Open and load at once.
 
         SecretError for a wrong passphrase; HeaderError when librbd finds no
-        header or one that it cannot use.
+        header or one that it cannot use; UnsupportedError for a cipher that
+        it does not know and for a striping that it cannot encrypt.
         """
 
     def read_metadata(self, image_id: str, key: str) -> str | None:

@@ -364,6 +364,9 @@ def _opened(image: StoredImage, specs: LoadSpecs) -> OpenVolume:
     if volume.data_offset % image.striping.period or volume.data_offset > image.size:
         message = f"the data offset {volume.data_offset} does not fit the image"
         raise HeaderError(message)
+    if not image.striping.encryptable:
+        message = "the fake refuses what librbd would mix up"
+        raise UnsupportedError(message)
     return volume
 
 

@@ -89,6 +89,9 @@ class Session:
             can_flush=backend.can_flush,
             can_fua=backend.can_fua,
             can_multi_conn=backend.can_multi_conn,
+            # nbdfuse corrupts data without it: it then emulates "zero this
+            # range" by writing every block of it to one offset (libnbd 1.22).
+            can_zero=bool(socket_path),
         )
         self.server = Server(backend, export, on_fatal=self._fenced)
         if socket_path:

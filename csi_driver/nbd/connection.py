@@ -34,6 +34,7 @@ from csi_driver.nbd.protocol.events import Send
 from csi_driver.nbd.protocol.events import TransmissionBegins
 from csi_driver.nbd.protocol.events import TransmissionEvent
 from csi_driver.nbd.protocol.events import Write
+from csi_driver.nbd.protocol.events import WriteZeroes
 from csi_driver.nbd.protocol.export import Export
 from csi_driver.nbd.protocol.handshake import Handshake
 from csi_driver.nbd.protocol.replies import error_of
@@ -45,16 +46,22 @@ from csi_driver.nbd.stats import Counters
 MAXIMUM_IN_FLIGHT: Final = 1024
 MAXIMUM_QUEUED_REPLIES: Final = 1024
 MAXIMUM_QUEUED_BYTES: Final = 4 * 1024 * 1024
+ZEROES_AT_ONCE: Final = 4 * 1024 * 1024
+"""Bytes that one write of a WRITE_ZEROES carries; they follow one another."""
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """A request that the backend works on; the token of the contract."""
+    """A request that the backend works on; the token of the contract.
+
+    `zeroed` counts the bytes of a WRITE_ZEROES that are done.
+    """
 
     connection: Connection
-    event: Read | Write | Flush
+    event: Read | Write | WriteZeroes | Flush
     slot: Slot | None
     started: int
+    zeroed: int = 0
 
 
 @dataclass(slots=True)
@@ -111,7 +118,7 @@ class Connection:
         self.in_flight = 0
         self._shared = shared
         self._protocol = protocol
-        self._pending: Read | Write | None = None
+        self._pending: Read | Write | WriteZeroes | None = None
         self._receiving: Operation | None = None
         self._filled = 0
         self._outbox = Outbox(self._release)
@@ -230,12 +237,15 @@ class Connection:
 
     def _handle(self, protocol: Transmission, event: TransmissionEvent) -> bool:
         """Act on one event; False when it has to wait for memory or bytes."""
-        if isinstance(event, (Read, Write)):
+        if isinstance(event, (Read, Write, WriteZeroes)):
             slot = self._acquire(event)
             if slot is None:
                 return False
             operation = Operation(self, event, slot, self._shared.now)
-            if type(event) is Read:
+            if type(event) is WriteZeroes:
+                room = min(event.length, ZEROES_AT_ONCE)
+                slot.memory[PAGE : PAGE + room] = bytes(room)
+            if type(event) is not Write:
                 self._submit(operation)
                 return True
             self._receiving, self._filled = operation, 0
@@ -263,14 +273,17 @@ class Connection:
         self._submit(operation)
         return True
 
-    def _acquire(self, event: Read | Write) -> Slot | None:
+    def _acquire(self, event: Read | Write | WriteZeroes) -> Slot | None:
         """Return memory for a request; else remember it and stand in line."""
         shared = self._shared
-        cost = shared.pool.cost_of(event.length)
+        length = event.length
+        if type(event) is WriteZeroes:
+            length = min(length, ZEROES_AT_ONCE)
+        cost = shared.pool.cost_of(length)
         if self.held == 0 or self.held + cost <= shared.quota:
             queue = shared.waiting
             if not queue or queue[0] is self:
-                slot = shared.pool.acquire(event.length)
+                slot = shared.pool.acquire(length)
                 if slot is not None:
                     if queue:
                         queue.popleft()
@@ -299,6 +312,23 @@ class Connection:
             backend.submit_write(
                 operation, event.offset, event.length, slot, fua=event.fua
             )
+        elif type(event) is WriteZeroes:
+            offset = event.offset + operation.zeroed
+            length = min(event.length - operation.zeroed, ZEROES_AT_ONCE)
+            backend.submit_write(operation, offset, length, slot, fua=event.fua)
+
+    def _zeroes_on(self, operation: Operation, result: int) -> bool:
+        """Write the next zeros of a WRITE_ZEROES; False when it is finished."""
+        event = operation.event
+        if type(event) is not WriteZeroes or result < 0 or self.state is State.DEAD:
+            return False
+        operation.zeroed += min(event.length - operation.zeroed, ZEROES_AT_ONCE)
+        if operation.zeroed == event.length:
+            return False
+        self.in_flight -= 1
+        self._shared.counters.in_flight -= 1
+        self._submit(operation)
+        return True
 
     def complete(self, operation: Operation, result: int) -> None:
         """Queue the reply to a finished operation.
@@ -306,6 +336,8 @@ class Connection:
         A failure is passed on, never masked, and a read that came back short
         is a failure: the rest of its buffer holds somebody else's old data.
         """
+        if self._zeroes_on(operation, result):
+            return
         shared, event, slot = self._shared, operation.event, operation.slot
         self.in_flight -= 1
         shared.counters.in_flight -= 1
@@ -313,7 +345,7 @@ class Connection:
         if type(event) is Read:
             failed = result != event.length
             shared.counters.reads.add(event.length, elapsed, failed=failed)
-        elif type(event) is Write:
+        elif isinstance(event, (Write, WriteZeroes)):
             failed = result < 0
             shared.counters.writes.add(event.length, elapsed, failed=failed)
         else:

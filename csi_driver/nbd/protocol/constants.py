@@ -86,6 +86,7 @@ class ExportFlag(enum.IntFlag):
     READ_ONLY = 1 << 1
     SEND_FLUSH = 1 << 2
     SEND_FUA = 1 << 3
+    SEND_WRITE_ZEROES = 1 << 6
     CAN_MULTI_CONN = 1 << 8
 
 
@@ -94,7 +95,9 @@ CMD_READ: Final = 0
 CMD_WRITE: Final = 1
 CMD_DISC: Final = 2
 CMD_FLUSH: Final = 3
+CMD_WRITE_ZEROES: Final = 6
 CMD_FLAG_FUA: Final = 1 << 0
+CMD_FLAG_NO_HOLE: Final = 1 << 1
 
 # Error numbers of the protocol.  They equal Linux's by design of the protocol,
 # yet are spelled out: the wire does not follow a platform's errno.

@@ -51,6 +51,19 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteZeroes:
+    """A range that has to read as zeros afterwards; no payload follows.
+
+    It may be as long as 4 GiB, which no buffer holds.
+    """
+
+    cookie: int
+    offset: int
+    length: int
+    fua: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """Every write answered before this must be durable before the reply."""
 
@@ -71,4 +84,4 @@ class Disconnect:
 
 
 type HandshakeEvent = Send | TransmissionBegins | HandshakeAborted
-type TransmissionEvent = Read | Write | Flush | Rejected | Disconnect
+type TransmissionEvent = Read | Write | WriteZeroes | Flush | Rejected | Disconnect

@@ -25,6 +25,8 @@ class Export:
     `announced_size` is what clients see: the same, unless a ceiling is given
     for clients that read the size only once and whose device grows later.
     Both have to be multiples of `minimum_block`; SizeError otherwise.
+    `can_zero` offers WRITE_ZEROES, for clients that cannot do without it; it
+    is carried out by writing zeros.
     """
 
     size: int
@@ -34,6 +36,7 @@ class Export:
     can_flush: bool = True
     can_fua: bool = True
     can_multi_conn: bool = False
+    can_zero: bool = False
     minimum_block: int = c.DEFAULT_BLOCK
     maximum_payload: int = c.MAXIMUM_PAYLOAD
 
@@ -67,6 +70,8 @@ class Export:
             flags |= c.ExportFlag.SEND_FLUSH
         if self.can_fua:
             flags |= c.ExportFlag.SEND_FUA
+        if self.can_zero and not self.read_only:
+            flags |= c.ExportFlag.SEND_WRITE_ZEROES
         if self.can_multi_conn:
             flags |= c.ExportFlag.CAN_MULTI_CONN
         return int(flags)
@@ -82,18 +87,23 @@ def verdict(  # noqa: PLR0911  # a table of refusals reads best as one
     shape (length zero or above the maximum payload), permission, alignment,
     bounds.
     """
-    if flags and (flags != c.CMD_FLAG_FUA or not export.can_fua):
+    zeroing = command == c.CMD_WRITE_ZEROES and export.can_zero
+    if flags and (
+        flags & ~(c.CMD_FLAG_FUA | c.CMD_FLAG_NO_HOLE)
+        or (flags & c.CMD_FLAG_FUA and not export.can_fua)
+        or (flags & c.CMD_FLAG_NO_HOLE and not zeroing)
+    ):
         return c.EINVAL
     if command == c.CMD_FLUSH:
         return c.OK if export.can_flush and not (offset or length) else c.EINVAL
-    if command not in (c.CMD_READ, c.CMD_WRITE):
+    if command not in (c.CMD_READ, c.CMD_WRITE) and not zeroing:
         return c.EINVAL
-    if not 0 < length <= export.maximum_payload:
+    if not length or (length > export.maximum_payload and not zeroing):
         return c.EINVAL
-    if command == c.CMD_WRITE and export.read_only:
+    if command != c.CMD_READ and export.read_only:
         return c.EPERM
     if (offset | length) & (export.minimum_block - 1):
         return c.EINVAL
     if offset + length > export.size:
-        return c.ENOSPC if command == c.CMD_WRITE else c.EINVAL
+        return c.EINVAL if command == c.CMD_READ else c.ENOSPC
     return c.OK

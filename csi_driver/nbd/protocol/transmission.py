@@ -14,6 +14,7 @@ from csi_driver.nbd.protocol.events import Read
 from csi_driver.nbd.protocol.events import Rejected
 from csi_driver.nbd.protocol.events import TransmissionEvent
 from csi_driver.nbd.protocol.events import Write
+from csi_driver.nbd.protocol.events import WriteZeroes
 from csi_driver.nbd.protocol.export import Export
 from csi_driver.nbd.protocol.export import verdict
 from csi_driver.nbd.protocol.inbox import Inbox
@@ -79,6 +80,8 @@ class Transmission:
         if command == c.CMD_WRITE:
             self.payload_left = length
             return Write(cookie, offset, length, bool(flags & c.CMD_FLAG_FUA))
+        if command == c.CMD_WRITE_ZEROES:
+            return WriteZeroes(cookie, offset, length, bool(flags & c.CMD_FLAG_FUA))
         return Flush(cookie)
 
     def take_payload(self, target: memoryview) -> int:

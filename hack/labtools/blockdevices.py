@@ -35,14 +35,14 @@ def _unmount(point: str) -> None:
 
 
 def _loops_on(points: list[str]) -> list[str]:
-    """Return the loop devices whose backing file lies under one of `points`."""
+    """Return the loop devices whose backing file is, or lies under, a point."""
     found = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             backing = entry.read_text().strip()
         except OSError:
             continue  # detached meanwhile
-        if any(backing.startswith(f"{point}/") for point in points):
+        if any(f"{backing}/".startswith(f"{point}/") for point in points):
             found.append(f"/dev/{entry.parts[3]}")
     return found
 
@@ -60,7 +60,7 @@ def _disconnect(device: str) -> None:
 def release_all(kind: str) -> None:
     """Unmount and detach: loops over FUSE, and in a guest every /dev/nbdN."""
     mounts = _mounts()
-    fuse = [point for _, point, name in mounts if name.startswith("fuse.")]
+    fuse = [point for _, point, name in mounts if name.partition(".")[0] == "fuse"]
     loops = _loops_on(fuse)
     busy = []
     if kind == "guest":

@@ -292,6 +292,11 @@ def up(lab: Lab) -> None:
         admin.wait("the OSD", "osd stat", lambda stat: stat["num_up_osds"] == 1)
         if fresh:
             _make_pools(admin)
+        for pool in POOLS:
+            # Blocks until the OSD serves.  The monitor may remember one that was
+            # killed as being up.
+            with admin.cluster.open_ioctx(pool) as context:
+                context.stat("rbd_info")
         admin.wait("the manager", "mgr stat", lambda stat: stat["available"])
     finally:
         admin.cluster.shutdown()

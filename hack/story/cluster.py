@@ -62,4 +62,4 @@ class PoolBytes:
             values, _ = self._ioctx.get_omap_vals(operation, "", "", 100_000)
             self._ioctx.operate_read_op(operation, name)
             for key, value in values:
-                yield key.encode() + value
+                yield key.encode() + (value or b"")

@@ -171,6 +171,18 @@ class Driver:
             timeout=TIMEOUT,
         )
 
+    @contextlib.contextmanager
+    def tidy(
+        self, volume: csi_pb2.Volume, staging: Path, target: Path
+    ) -> Iterator[None]:
+        """Take the volume away again if the story stops halfway."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.delete, volume)
+            undo.callback(self.unstage, volume, staging)
+            undo.callback(self.unpublish, volume, target)
+            yield
+            undo.pop_all()
+
     def close(self) -> None:
         """Close both channels."""
         self._controller_channel.close()

@@ -21,6 +21,8 @@ from driver import block
 from driver import mounted
 from driver import refused
 
+from csi_driver.rpc.stubs import csi_pb2
+
 GIB = 1 << 30
 PASSPHRASE = "correct horse battery staple"  # noqa: S105  # the demo's own
 MARKER = b"Here lies the plaintext that nobody on the cluster shall read. "
@@ -60,53 +62,71 @@ def filesystem_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) 
     volume = driver.create("demo-files", GIB, capability)
     story.check(volume.capacity_bytes == GIB, "a volume of exactly 1 GiB")
     story.told(f"CreateVolume 1 GiB, encrypted: {volume.volume_id}")
+    with driver.tidy(volume, staging, target):
+        wrong_secret(story, driver, volume, staging)
+        driver.stage(volume, staging, capability)
+        driver.publish(volume, staging, target, capability)
+        story.told("NodeStage: header loaded, NBD device attached, mkfs.xfs, mounted")
 
+        sums = write_files(target)
+        ciphertext_only(story, pool, len(sums))
+
+        driver.unpublish(volume, target)
+        driver.unstage(volume, staging)
+        story.check(not target.exists(), "the target path is gone")
+        driver.stage(volume, staging, capability)
+        driver.publish(volume, staging, target, capability)
+        story.check(read_files(target) == sums, "all files as they were written")
+        story.told("unstaged, staged again with the right Secret: data is there")
+
+        grow_online(story, driver, volume, target)
+        story.check(read_files(target) == sums, "all files as they were written")
+
+        driver.unpublish(volume, target)
+        driver.unstage(volume, staging)
+        driver.delete(volume)
+    story.told("unpublished, unstaged, deleted")
+
+
+def wrong_secret(
+    story: Story, driver: Driver, volume: csi_pb2.Volume, staging: Path
+) -> None:
+    """Try to stage with another passphrase."""
+    wrong = {"encryptionPassphrase": "a wrong guess"}
     with refused(grpc.StatusCode.UNAUTHENTICATED) as message:
-        wrong = {"encryptionPassphrase": "a wrong guess"}
-        driver.stage(volume, staging, capability, wrong)
+        driver.stage(volume, staging, mounted("xfs"), wrong)
     story.check("fingerprint" in message[0], "the refusal names fingerprints")
-    story.check(not os.path.ismount(staging), "nothing mounted")
+    story.check(not staging.is_mount(), "nothing mounted")
     story.told(f"wrong Secret refused before any I/O: {message[0]}")
 
-    driver.stage(volume, staging, capability)
-    driver.publish(volume, staging, target, capability)
-    story.told("NodeStage: header loaded, NBD device attached, mkfs.xfs, mounted")
 
-    sums = write_files(target)
-    pool_size = pool.data_bytes()
-    story.check(pool_size > len(sums) << 20, "the files' bytes are in RADOS")
-    story.told(f"wrote {len(sums)} files; RADOS holds {pool_size >> 20} MiB of data")
+def ciphertext_only(story: Story, pool: PoolBytes, files: int) -> None:
+    """Search all of RADOS for what must not be there."""
+    stored = pool.data_bytes()
+    story.check(stored > files << 20, "the files' bytes are in RADOS")
+    story.told(f"wrote {files} files; RADOS holds {stored >> 20} MiB of data")
     for needle in (MARKER, PASSPHRASE.encode(), b"XFSB"):
         found = pool.find(needle)
         story.check(not found, f"{needle[:16]!r} in no RADOS object, but {found}")
     story.told("searched every RADOS object: no plaintext, no passphrase, no XFS magic")
 
-    driver.unpublish(volume, target)
-    driver.unstage(volume, staging)
-    story.check(not target.exists(), "the target path is gone")
-    driver.stage(volume, staging, capability)
-    driver.publish(volume, staging, target, capability)
-    story.check(read_files(target) == sums, "all files as they were written")
-    story.told("unstaged, staged again with the right Secret: data is there")
 
+def grow_online(
+    story: Story, driver: Driver, volume: csi_pb2.Volume, target: Path
+) -> None:
+    """Double the volume while it is mounted."""
     before = os.statvfs(target)
     size = driver.expand(volume, target, 2 * GIB)
     after = os.statvfs(target)
     story.check(size == 2 * GIB, "NodeExpandVolume reports 2 GiB")
+    total = after.f_blocks * after.f_frsize
     story.check(
-        after.f_blocks * after.f_frsize > 1.9 * before.f_blocks * before.f_frsize,
+        total > 1.9 * before.f_blocks * before.f_frsize,
         "the mounted filesystem doubled",
     )
-    story.check(read_files(target) == sums, "all files as they were written")
     story.told("expanded to 2 GiB while mounted")
-    total = driver.total_bytes(volume, target)
-    story.check(total == after.f_blocks * after.f_frsize, "stats agree with statvfs")
+    story.check(driver.total_bytes(volume, target) == total, "stats agree with statvfs")
     story.told(f"NodeGetVolumeStats: {total} bytes in the filesystem")
-
-    driver.unpublish(volume, target)
-    driver.unstage(volume, staging)
-    driver.delete(volume)
-    story.told("unpublished, unstaged, deleted")
 
 
 def block_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> None:
@@ -114,21 +134,22 @@ def block_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> No
     staging, target = at / "staging", at / "device"
     capability = block()
     volume = driver.create("demo-block", GIB, capability)
-    driver.stage(volume, staging, capability)
-    driver.publish(volume, staging, target, capability)
-    story.check(target.is_block_device(), "a block device at the target path")
-    story.check(driver.total_bytes(volume, target) == GIB, "exactly 1 GiB")
-    text = (MARKER * (1 << 20))[: 1 << 20]
-    with target.open("r+b", buffering=0) as device:
-        device.seek(GIB - len(text))
-        device.write(text)
-        os.fsync(device.fileno())
-        device.seek(GIB - len(text))
-        story.check(device.read(len(text)) == text, "the last MiB as written")
-    story.check(not pool.find(MARKER), "no plaintext in RADOS")
-    driver.unpublish(volume, target)
-    driver.unstage(volume, staging)
-    driver.delete(volume)
+    with driver.tidy(volume, staging, target):
+        driver.stage(volume, staging, capability)
+        driver.publish(volume, staging, target, capability)
+        story.check(target.is_block_device(), "a block device at the target path")
+        story.check(driver.total_bytes(volume, target) == GIB, "exactly 1 GiB")
+        text = (MARKER * (1 << 20))[: 1 << 20]
+        with target.open("r+b", buffering=0) as device:
+            device.seek(GIB - len(text))
+            device.write(text)
+            os.fsync(device.fileno())
+            device.seek(GIB - len(text))
+            story.check(device.read(len(text)) == text, "the last MiB as written")
+        story.check(not pool.find(MARKER), "no plaintext in RADOS")
+        driver.unpublish(volume, target)
+        driver.unstage(volume, staging)
+        driver.delete(volume)
     story.told("raw block volume: written to its last byte, read back, deleted")
 
 

@@ -27,23 +27,29 @@ class PoolBytes:
     def data_bytes(self) -> int:
         """Return how many bytes the image data objects hold."""
         return sum(
-            self._ioctx.stat(name)[0]
-            for name in self.objects()
-            if name.startswith("rbd_data.")
+            self._size(name) for name in self.objects() if name.startswith("rbd_data.")
         )
 
     def find(self, needle: bytes) -> list[str]:
         """Return the objects in which `needle` appears anywhere."""
-        return [
-            name
-            for name in self.objects()
-            if any(needle in part for part in self._parts(name))
-        ]
+        return [name for name in self.objects() if self._holds(name, needle)]
 
     def close(self) -> None:
         """Disconnect."""
         self._ioctx.close()
         self._cluster.shutdown()
+
+    def _size(self, name: str) -> int:
+        try:
+            return int(self._ioctx.stat(name)[0])
+        except rados.ObjectNotFound:
+            return 0
+
+    def _holds(self, name: str, needle: bytes) -> bool:
+        try:
+            return any(needle in part for part in self._parts(name))
+        except rados.ObjectNotFound:
+            return False  # collected since it was listed
 
     def _parts(self, name: str) -> Iterator[bytes]:
         size, _ = self._ioctx.stat(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,8 +150,9 @@ class Exports:
         ]
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + seconds
         for thread in threads:
-            thread.join(seconds)  # all began together; the sum stays near the bound
+            thread.join(max(0.0, deadline - time.monotonic()))
         for export in exports:
             if export.worker.alive:
                 _log.error("worker killed at shutdown", pid=export.worker.pid)
@@ -241,7 +243,7 @@ class Exports:
 
     def _ended(self, export: LiveExport) -> None:
         """Note a worker's end; unasked for, it fails its device at once."""
-        if export.closing:
+        if export.closing or export.reason:
             return
         export.reason = f"its worker (process {export.worker.pid}) {export.worker.end}"
         _log.error(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from pathlib import Path
 from typing import Final
 
@@ -115,11 +116,13 @@ class _Opening:
 
     def run(self, predecessor: Predecessor) -> LiveExport:
         """Take all the steps."""
+        begin = time.monotonic()
         address = self._connect(predecessor)
         self._note(clients=(*self._saved.clients, address))
         serving = self._worker.ask(Proceed(), OPEN_SECONDS)
         if not isinstance(serving, Serving):
             raise InternalError(f"a worker answered {type(serving).__name__}")
+        loaded = time.monotonic()
         # The lock is the new client's, so the old ones hold nothing any more.
         device = self._attach(serving)
         self._note(clients=(address,), size=serving.size.count, device=device)
@@ -130,6 +133,8 @@ class _Opening:
             client=address,
             device=str(device.path),
             size=serving.size.count,
+            open_seconds=round(loaded - begin, 3),
+            attach_seconds=round(time.monotonic() - loaded, 3),
         )
         return LiveExport(
             self._saved,

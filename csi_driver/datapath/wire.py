@@ -7,6 +7,7 @@ the secrets.  What the messages mean is left to `messages`.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import Final
@@ -87,11 +88,12 @@ def send_socket(sock: socket.socket, passed: socket.socket) -> None:
 
 def receive_socket(sock: socket.socket) -> socket.socket:
     """Return a passed socket, closed on exec."""
-    mark, descriptors, _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    mark, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
     if not mark:
         raise ClosedError("the other side is gone")
     if mark != _MARK or len(descriptors) != 1:
         raise InvalidRequestError("a socket was announced and did not come")
+    os.set_inheritable(descriptors[0], False)  # recv_fds drops MSG_CMSG_CLOEXEC
     return socket.socket(fileno=descriptors[0])
 
 

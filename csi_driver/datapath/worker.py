@@ -10,6 +10,7 @@ stops serving, closes its image and ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -129,7 +130,8 @@ class Worker:
     def _refuse(self, error: Exception) -> int:
         if not isinstance(error, DriverError):
             _log.error("unforeseen failure", exc_info=error)
-        wire.send(self._control, Failed.of(error))
+        with contextlib.suppress(wire.ClosedError):  # nobody is left to be told
+            wire.send(self._control, Failed.of(error))
         return 0
 
     def _announce(self, address: str) -> None:

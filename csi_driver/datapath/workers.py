@@ -202,25 +202,36 @@ class WorkerPool:
         self._command = tuple(command)
         self._lock = threading.Lock()
         self._spare: Worker | None = None
+        self._refilling: threading.Thread | None = None
         self._closed = False
 
     def take(self) -> Worker:
         """Return a worker that has started; the caller calls `refill` later."""
         with self._lock:
             spare, self._spare = self._spare, None
-        if spare is not None and spare.alive:
-            return spare
+        if spare is not None:
+            if spare.alive:
+                return spare
+            spare.dismiss()
         return self._start()
 
     def refill(self) -> None:
         """Start the next spare, in a thread of its own."""
-        threading.Thread(target=self._refill, daemon=True, name="spare").start()
+        thread = threading.Thread(target=self._refill, daemon=True, name="spare")
+        with self._lock:
+            if self._closed or (self._refilling and self._refilling.is_alive()):
+                return
+            self._refilling = thread
+            thread.start()
 
     def close(self) -> None:
         """Dismiss the spare and keep no other."""
         with self._lock:
             self._closed = True
             spare, self._spare = self._spare, None
+            refilling = self._refilling
+        if refilling is not None:
+            refilling.join()
         if spare is not None:
             spare.dismiss()
             spare.wait(_KILL_SECONDS)

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor's table, with real worker processes that serve nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from csi_driver.datapath.state import SavedExport
+from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.workers import Worker
+from csi_driver.datapath.workers import WorkerPool
+from csi_driver.datapath.workers import end_leftover
+from csi_driver.devices.device import ProcessMark
+from csi_driver.domain.errors import ExportLostError
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import PendingError
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import SecretError
+
+if TYPE_CHECKING:
+    from tests.unit.datapath.conftest import MakeNode
+    from tests.unit.datapath.conftest import MakeVolume
+    from tests.unit.datapath.conftest import Node
+
+SIZE = 1 << 20
+
+
+def worker_pid(node: Node, make: MakeVolume) -> int:
+    (status,) = node.exports.status(make().volume_id)
+    assert status.worker_pid
+    return status.worker_pid
+
+
+def until_dead(node: Node) -> None:
+    deadline = time.monotonic() + 5
+    while any(status.alive for status in node.exports.status(None)):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_open_status_close(node: Node, open_volume: MakeVolume) -> None:
+    volume = open_volume()
+    opened = node.exports.open(volume)
+    assert opened.size.count == SIZE
+    assert len(volume.key) == 0, "the request's secrets are wiped"
+    (status,) = node.exports.status(None)
+    assert status.alive
+    assert status.counters is not None
+    assert status.counters.flushes == 5
+    saved = node.state.load(volume.volume_id)
+    assert saved is not None
+    assert saved.clients == (opened.client_address,)
+    assert saved.device == opened.device
+
+    node.exports.close(volume.volume_id)
+
+    assert node.exports.status(None) == ()
+    assert not Path(f"/proc/{status.worker_pid}").exists()
+    assert node.devices.attached == {}
+    assert node.state.load(volume.volume_id) is None
+    node.exports.close(volume.volume_id)
+
+
+def test_open_again_is_the_same_and_differently_is_refused(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    opened = node.exports.open(open_volume())
+    assert node.exports.open(open_volume()) == opened
+    with pytest.raises(PreconditionError, match="writable"):
+        node.exports.open(open_volume(read_only=True))
+
+
+@pytest.mark.parametrize(
+    ("user", "error"),
+    [("wrong-key", SecretError), ("dies-before-connecting", ExportLostError)],
+)
+def test_a_failed_open_leaves_no_device_and_no_worker(
+    node: Node, open_volume: MakeVolume, user: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        node.exports.open(open_volume(user))
+    assert node.exports.status(None) == ()
+    assert node.devices.attached == {}
+    node.exports.open(open_volume())
+
+
+def test_a_clean_failure_leaves_no_state(node: Node, open_volume: MakeVolume) -> None:
+    with pytest.raises(SecretError):
+        node.exports.open(open_volume("wrong-key"))
+    assert list(node.state.all()) == []
+
+
+def test_a_failed_attach_ends_the_worker(node: Node, open_volume: MakeVolume) -> None:
+    node.devices.fails = True
+    with pytest.raises(InUseError, match="no device"):
+        node.exports.open(open_volume())
+    assert list(node.state.all()) == []
+    assert node.exports.status(None) == ()
+
+
+def test_a_worker_that_died_with_the_lock_is_the_next_ones_predecessor(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    with pytest.raises(ExportLostError, match="SIGKILL"):
+        node.exports.open(open_volume("dies-with-the-lock"))
+    (saved,) = node.state.all()
+    (client,) = saved.clients
+    with pytest.raises(InUseError, match=f"gone=True addresses={client}"):
+        node.exports.open(open_volume("tells-predecessor"))
+    (kept,) = node.state.all()
+    assert kept.clients == (client,), "whoever comes next has to know it, too"
+
+
+def test_without_state_nothing_is_proven(node: Node, open_volume: MakeVolume) -> None:
+    with pytest.raises(InUseError, match=r"gone=False addresses=$"):
+        node.exports.open(open_volume("tells-predecessor"))
+
+
+def test_a_death_cuts_the_device_off_and_says_why(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    opened = node.exports.open(open_volume())
+    os.kill(worker_pid(node, open_volume), signal.SIGKILL)
+    until_dead(node)
+    (status,) = node.exports.status(None)
+    assert "SIGKILL" in status.reason
+    deadline = time.monotonic() + 5
+    while not node.devices.cut:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert node.devices.cut == [opened.device]
+    with pytest.raises(ExportLostError, match="SIGKILL"):
+        node.exports.grow(open_volume().volume_id)
+    again = node.exports.open(open_volume())
+    assert again.client_address != opened.client_address
+
+
+def test_a_mounted_device_stops_the_close_before_anything_changed(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    node.exports.open(open_volume())
+    node.devices.busy = True
+    with pytest.raises(InUseError, match="mounted"):
+        node.exports.close(open_volume().volume_id)
+    (status,) = node.exports.status(None)
+    assert status.alive
+
+
+def test_a_hanging_worker_is_killed_and_released(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    volume_id = open_volume().volume_id
+    node.devices.takes_socket = False
+    node.exports.open(open_volume("hangs"))
+    (saved,) = node.state.all()
+    node.exports.close(volume_id)
+    assert saved.worker is not None
+    assert saved.worker.wait_gone(0)
+    assert list(node.state.all()) == []
+
+
+def test_growing_reaches_image_device_and_state(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    opened = node.exports.open(open_volume())
+    assert node.exports.grow(open_volume().volume_id).count == 2 * SIZE
+    assert node.devices.sizes[opened.device.identity] == 2 * SIZE
+    (status,) = node.exports.status(None)
+    assert status.size.count == 2 * SIZE
+    node.exports.close(open_volume().volume_id)
+    with pytest.raises(ExportLostError, match="not open"):
+        node.exports.grow(open_volume().volume_id)
+
+
+def test_a_second_call_on_the_volume_is_pending(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.exports.open(open_volume())
+    entered, leave = threading.Event(), threading.Event()
+    grow = node.devices.grow
+
+    def slow(*arguments: object) -> None:
+        entered.set()
+        leave.wait(10)
+        grow(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.devices, "grow", slow)
+    thread = threading.Thread(target=node.exports.grow, args=(open_volume().volume_id,))
+    thread.start()
+    assert entered.wait(10)
+    try:
+        with pytest.raises(PendingError):
+            node.exports.close(open_volume().volume_id)
+        assert node.exports.status(None), "asking how it is never waits"
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_a_successor_ends_what_a_dead_supervisor_left(
+    make_node: MakeNode, open_volume: MakeVolume
+) -> None:
+    first = make_node()
+    first.exports.open(open_volume())
+    pid = worker_pid(first, open_volume)
+    second = make_node()
+    os.kill(pid, signal.SIGKILL)
+    second.leftovers.recover()
+    assert second.devices.attached == {}
+    (status,) = second.exports.status(open_volume().volume_id)
+    assert not status.alive
+    assert "restarted" in status.reason
+    second.exports.close(open_volume().volume_id)
+    assert second.exports.status(None) == ()
+    assert list(second.state.all()) == []
+
+
+def test_only_the_very_process_counts_as_leftover() -> None:
+    mark = ProcessMark.of(os.getpid())
+    assert mark is not None
+    end_leftover(ProcessMark(mark.pid, mark.started + 1), 0.0)
+    assert ProcessMark.of(os.getpid()) == mark, "we are still here"
+
+
+def test_shutting_down_closes_everything(
+    make_node: MakeNode, open_volume: MakeVolume
+) -> None:
+    node = make_node()
+    node.exports.open(open_volume())
+    pid = worker_pid(node, open_volume)
+    node.exports.shut_down(5.0)
+    assert not Path(f"/proc/{pid}").exists()
+    assert list(node.state.all()) == []
+    with pytest.raises(PreconditionError, match="shutting down"):
+        node.exports.open(open_volume())
+
+
+def test_a_spare_is_kept_and_used(worker_command: tuple[str, ...]) -> None:
+    pool = WorkerPool(worker_command)
+    pool.refill()
+    deadline = time.monotonic() + 10
+    while pool._spare is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    spare = pool._spare
+    taken = pool.take()
+    assert taken is spare
+    taken.dismiss()
+    assert taken.wait(5)
+    assert taken.end == "ended with status 0"
+    pool.close()
+
+
+def test_a_dead_spare_is_not_handed_out(worker_command: tuple[str, ...]) -> None:
+    pool = WorkerPool(worker_command)
+    dead = Worker(worker_command)
+    dead.greet()
+    dead.kill()
+    pool._spare = dead
+    taken = pool.take()
+    assert taken.alive
+    taken.dismiss()
+    assert taken.wait(5)
+    dead.dismiss()
+    pool.close()
+
+
+def test_state_is_read_back_and_damage_is_removed(
+    tmp_path: Path, open_volume: MakeVolume
+) -> None:
+    state = StateDirectory(tmp_path / "state")
+    volume_id = open_volume().volume_id
+    saved = SavedExport(
+        volume_id=volume_id,
+        node_id="node-a",
+        boot_id="boot",
+        read_only=True,
+        size=4096,
+        worker=ProcessMark(1, 2),
+        clients=("one", "two"),
+    )
+    state.store(saved)
+    assert list(state.all()) == [saved]
+    (path,) = (tmp_path / "state").glob("*.json")
+    for damage in ("", "{}", '{"version": 9}', json.dumps({"version": 1})):
+        path.write_text(damage)
+        assert state.load(volume_id) is None
+        assert not path.exists()
+    state.remove(volume_id)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.keyring import LONGEST_PASSPHRASE
 from csi_driver.domain.secrets import SecretBytes
-from csi_driver.keys.material import CephUser
 from csi_driver.keys.material import Passphrase
 from csi_driver.keys.material import RandomKey
 from csi_driver.keys.material import SecretPrefix

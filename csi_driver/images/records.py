@@ -35,16 +35,7 @@ def read_record(pool: Pool, image_id: str) -> Record:
 def find_record(pool: Pool, image_id: str) -> Record | None:
     """Return the record of an image, None if it has none."""
     text = pool.read_metadata(image_id, RECORD_KEY)
-    if text is None:
-        return None
-    record = Record.from_json(text)
-    if record.image_id != image_id:
-        message = (
-            f"the record on image {image_id} belongs to image {record.image_id}:"
-            " it was copied there by other means, and is not used"
-        )
-        raise RecordError(message)
-    return record
+    return None if text is None else _parse(image_id, text)
 
 
 def create_record(pool: Pool, record: Record) -> None:
@@ -68,7 +59,7 @@ def change_record(
         if old is None:
             message = f"image {image_id} is not a volume of this driver"
             raise NotFoundError(message)
-        present = Record.from_json(old)
+        present = _parse(image_id, old)
         wanted = change(present)
         new = wanted.to_json()
         if new == old:
@@ -80,3 +71,14 @@ def change_record(
         return wanted
     message = f"the record of image {image_id} is changed by others all the time"
     raise PendingError(message)
+
+
+def _parse(image_id: str, text: str) -> Record:
+    record = Record.from_json(text)
+    if record.image_id != image_id:
+        message = (
+            f"the record on image {image_id} belongs to image {record.image_id}:"
+            " it was copied there by other means, and is not used"
+        )
+        raise RecordError(message)
+    return record

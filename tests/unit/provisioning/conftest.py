@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules run on the fake here; tests/ceph/provisioning runs them on Ceph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.provisioning.worlds import FakeWorld
+
+
+@pytest.fixture
+def world() -> Iterator[FakeWorld]:
+    """Give an empty place in memory."""
+    made = FakeWorld()
+    yield made
+    made.close()

@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import threading
 
 import structlog
 
@@ -36,8 +37,9 @@ def version() -> str:
 
 
 def start_logging(settings: Settings) -> None:
-    """Send this process's logs where the settings say."""
+    """Send this process's logs where the settings say, dying threads included."""
     logs.configure(form=settings.log_format, level=settings.log_level)
+    threading.excepthook = _log_dead_thread
 
 
 def protect_keys() -> None:
@@ -63,6 +65,14 @@ def recorder(settings: ServiceSettings) -> Recorder:
     registry = CollectorRegistry()
     metrics.serve(registry, *split_address(settings.metrics_address))
     return metrics.RpcMetrics(registry)
+
+
+def _log_dead_thread(end: threading.ExceptHookArgs) -> None:
+    structlog.get_logger(__name__).error(
+        "a thread has died",
+        thread=None if end.thread is None else end.thread.name,
+        exc_info=end.exc_value,
+    )
 
 
 def leave(*, all_ended: bool) -> None:

@@ -104,12 +104,17 @@ class Lab:
 
 
 def current_lab() -> Lab:
-    """Return the lab of this clone, or the one this process runs in."""
+    """Return the lab of this clone, or the one this process runs in.
+
+    `LAB_NAME` names another lab of the same clone, with Ceph and driver of its own.
+    """
     if MARKER.exists():
         found = json.loads(MARKER.read_text())
         repo, data, run = (Path(found[name]) for name in ("repo", "data", "run"))
         return Lab(repo, data, run, found["kind"])
     name = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
+    if other := os.environ.get("LAB_NAME"):
+        name = f"{name}-{other}"
     return Lab(
         repo=REPO,
         data=cache_dir() / "labs" / name,

@@ -70,17 +70,18 @@ class Collector:
             for cluster, pool, namespace in self._places():
                 if self._stopping.is_set():
                     return
-                try:
-                    self.look(cluster, pool, namespace)
-                except DriverError as error:
-                    _log.warning(
-                        "collecting failed",
-                        cluster=cluster,
-                        pool=pool,
-                        namespace=namespace,
-                        error=str(error),
-                    )
+                self._look_safely(cluster, pool, namespace)
             self._wake.wait(INTERVAL)
+
+    def _look_safely(self, cluster: str, pool: str, namespace: str) -> None:
+        """Look, and log what fails: the next look may fare better."""
+        place = {"cluster": cluster, "pool": pool, "namespace": namespace}
+        try:
+            self.look(cluster, pool, namespace)
+        except DriverError as error:
+            _log.warning("collecting failed", error=str(error), **place)
+        except Exception:  # a bug must not end the collector for good
+            _log.exception("collecting failed unforeseen", **place)
 
     def look(self, cluster: str, pool: str, namespace: str) -> list[Collected]:
         """Collect what can be collected in one pool and namespace."""

@@ -26,7 +26,7 @@ from csi_driver.domain.sizes import LARGEST_IMAGE
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout
-from csi_driver.domain.sizes import round_up
+from csi_driver.domain.sizes import Striping
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
@@ -148,22 +148,41 @@ class Volumes:
         parameters: Mapping[str, str],
         capabilities: tuple[Capability, ...],
     ) -> Capacity:
-        """Return the room for volumes with these class parameters."""
+        """Return the room for volumes with these class parameters.
+
+        Without parameters it is the room in the emptiest of the driver's
+        pools: pools share their disks, so adding them up would count twice.
+        """
         if capabilities:
             require_offered(capabilities)
+        if not parameters:
+            return self._all_room()
         checked = parse_parameters(parameters)
         self._clusters.get(checked.cluster).require(checked.pool, checked.namespace)
         holder = checked.data_pool or checked.pool
-        with self._connections.pool(checked.cluster, holder) as pool:
-            free = pool.free_bytes()
         reserve = Layout.for_striping(checked.striping).reserve
-        available = max(0, free - reserve)
-        available -= available % BLOCK_SIZE
+        room = self._room(checked.cluster, holder, reserve)
+        return Capacity(available=room, largest=room, smallest=BLOCK_SIZE)
+
+    def _all_room(self) -> Capacity:
+        reserve = Layout.for_striping(Striping()).reserve
+        rooms = [
+            self._room(config.cluster, pool.name, reserve)
+            for config in self._clusters.by_id.values()
+            for pool in config.pools
+        ]
         return Capacity(
-            available=available,
-            largest=min(available, LARGEST_IMAGE),
-            smallest=round_up(1, BLOCK_SIZE),
+            available=max(rooms, default=0),
+            largest=max(rooms, default=0),
+            smallest=BLOCK_SIZE,
         )
+
+    def _room(self, cluster: str, pool: str, reserve: int) -> int:
+        """Return the bytes that one more volume of a pool could export."""
+        with self._connections.pool(cluster, pool) as opened:
+            free = opened.free_bytes()
+        room = min(max(0, free - reserve), LARGEST_IMAGE)
+        return room - room % BLOCK_SIZE
 
     def refusal(
         self,

@@ -80,7 +80,7 @@ class Collector:
             self.look(cluster, pool, namespace)
         except DriverError as error:
             _log.warning("collecting failed", error=str(error), **place)
-        except Exception:  # a bug must not end the collector for good
+        except Exception:  # noqa: BLE001  # a bug must not end the collector
             _log.exception("collecting failed unforeseen", **place)
 
     def look(self, cluster: str, pool: str, namespace: str) -> list[Collected]:

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from labtools import ceph
 from labtools import driver
@@ -16,6 +17,9 @@ from labtools import places
 from labtools import sandbox
 from labtools import shell
 from labtools.places import Lab
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 _PYTHON = "/usr/bin/python3"
 
@@ -43,23 +47,28 @@ def _inside(lab: Lab, *words: str) -> None:
         raise shell.LabError(f"hack/lab {' '.join(words)} failed inside ({status})")
 
 
-def _up(lab: Lab, no_driver: bool) -> None:
+def _lock(lab: Lab) -> AbstractContextManager[None]:
+    """Return the lock that lets one command at a time change the lab."""
     lab.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A command outside holds its own while it waits for its part inside.
+    return places.locked(lab.run / f"lock-{'inside' if lab.inside else 'outside'}")
+
+
+def _up(lab: Lab, no_driver: bool) -> None:
     if lab.inside:
         ceph.up(lab)
         driver.write_sanity_files(lab)
         if not no_driver:
             driver.up(lab)
         return
-    with places.locked(lab.run / "lock"):
-        was_there = namespace.holder(lab) is not None
-        try:
-            namespace.use_environment(lab)
-            _inside(lab, "up", *(["--no-driver"] if no_driver else []))
-        except BaseException:
-            if not was_there:
-                _down(lab)
-            raise
+    was_there = namespace.holder(lab) is not None
+    try:
+        namespace.use_environment(lab)
+        _inside(lab, "up", *(["--no-driver"] if no_driver else []))
+    except BaseException:
+        if not was_there:
+            _down(lab)
+        raise
 
 
 def _down(lab: Lab) -> None:
@@ -105,24 +114,30 @@ def _print_environment(lab: Lab) -> None:
         print(f"export {name}={shlex.quote(value)}")
 
 
+def _change(lab: Lab, options: argparse.Namespace) -> None:
+    if options.command == "up":
+        _up(lab, options.no_driver)
+    elif options.command == "down":
+        _down(lab)
+    elif options.command == "destroy":
+        _destroy(lab)
+    else:
+        _restart(lab, options.part, options.kill)
+
+
 def main() -> int:
     """Run one sub-command; return its exit status."""
     options = _arguments(sys.argv[1:])
     lab = places.current_lab()
     shell.stop_on_signals()
     try:
-        if options.command == "up":
-            _up(lab, options.no_driver)
-        elif options.command == "down":
-            _down(lab)
-        elif options.command == "destroy":
-            _destroy(lab)
-        elif options.command == "env":
+        if options.command == "env":
             _print_environment(lab)
         elif options.command == "exec":
             _exec(lab, options.words)
         else:
-            _restart(lab, options.part, options.kill)
+            with _lock(lab):
+                _change(lab, options)
     except shell.LabError as error:
         print(f"hack/lab: {error}", file=sys.stderr)
         return 1

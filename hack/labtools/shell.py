@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -54,14 +55,34 @@ def run(
 def run_logged(command: Sequence[str | Path], log: Path) -> None:
     """Run a long command with its output in `log`; show the end if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    words = [str(word) for word in command]
     with log.open("wb") as file:
-        words = [str(word) for word in command]
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
-    if done.returncode:
+    try:
+        status = child.wait()
+    except BaseException:
+        _end_group(child)
+        raise
+    if status:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-        raise LabError(f"{words[0]}: exit {done.returncode}; end of {log}:\n{tail}")
+        raise LabError(f"{words[0]}: exit {status}; end of {log}:\n{tail}")
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a command and all that it has started in its session."""
+    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def apt_install(command: str, package: str) -> None:

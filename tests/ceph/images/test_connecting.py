@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting as other users: wrong and malformed keys, and what is printed."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from csi_driver.domain.clusters import CephUser
+from csi_driver.domain.clusters import parse_clusters
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import SecretError
+from csi_driver.domain.errors import UnavailableError
+from csi_driver.domain.secrets import SecretBytes
+from csi_driver.images.ceph import CephConnector
+from csi_driver.images.ceph import connect
+from csi_driver.images.probe import probe_library
+from tests.ceph.images.conftest import Lab
+
+STRANGER = base64.b64encode(bytes.fromhex("0100aaaaaaaa000000001000") + bytes(16))
+KEYS = {
+    "of somebody else": STRANGER,
+    "cut": STRANGER[:-4],
+    "longer": base64.b64encode(base64.b64decode(STRANGER) + b"xxxx"),
+    "of another type": base64.b64encode(b"\x09" + base64.b64decode(STRANGER)[1:]),
+    "no base64": b"this-is-not-a-key",
+    "newline inside": STRANGER[:8] + b"\n" + STRANGER[8:],
+    "no text": b"\xff\xfe\x00",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("what", KEYS)
+def test_a_key_that_does_not_open_is_a_secret_error(
+    lab: Lab,
+    what: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    text = (lab.world.conf.parent / "config.json").read_text()
+    config = parse_clusters(text).get("lab")
+    with pytest.raises(SecretError, match="key of client") as caught:
+        connect(config, CephUser("rbdcrypt", SecretBytes(KEYS[what])))
+    shown = "".join(capfd.readouterr()) + str(caught.value)
+    if KEYS[what]:
+        assert KEYS[what].decode("latin-1") not in shown
+
+
+def test_an_unknown_user_is_a_secret_error(lab: Lab) -> None:
+    user = CephUser("nobody", SecretBytes(STRANGER))
+    with pytest.raises(SecretError, match=r"client\.nobody"):
+        lab.world.connector.connect("lab", user)
+
+
+def test_a_missing_key_file_is_named(lab: Lab) -> None:
+    clusters = parse_clusters((lab.world.conf.parent / "config.json").read_text())
+    config = dataclasses.replace(clusters.get("lab"), key_file="/nonexistent/key")
+    changed = dataclasses.replace(clusters, by_id={"lab": config})
+    with pytest.raises(UnavailableError, match="/nonexistent/key"):
+        CephConnector(changed).connect("lab")
+
+
+def test_refused_connections_leave_no_threads(lab: Lab) -> None:
+    before = _threads()
+    for _ in range(3):
+        with pytest.raises(DriverError):
+            lab.world.connector.connect("lab", CephUser("x", SecretBytes(STRANGER)))
+    assert _threads() <= before
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_this_machines_librbd_is_good_enough() -> None:
+    probe_library()

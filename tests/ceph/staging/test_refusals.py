@@ -84,7 +84,7 @@ def test_a_ceph_user_that_does_not_exist(node: Node, create: CreateVolume) -> No
     volume = create()
     before = node.record(volume)
     secrets = {**SECRETS, "userID": "nobody", "userKey": WELL_FORMED}
-    with pytest.raises((SecretError, ForbiddenError), match=r"client\.nobody") as caught:
+    with pytest.raises((SecretError, ForbiddenError), match="nobody") as caught:
         node.stage(volume, secrets=secrets)
     assert WELL_FORMED not in str(caught.value)
     require_untouched(node, volume, before)

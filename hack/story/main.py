@@ -16,12 +16,15 @@ from pathlib import Path
 
 import grpc
 from cluster import PoolBytes
-from driver import Driver
-from driver import block
-from driver import mounted
-from driver import refused
 
 from csi_driver.rpc.stubs import csi_pb2
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from csi_client import Driver
+from csi_client import block
+from csi_client import mounted
+from csi_client import refused
 
 GIB = 1 << 30
 PASSPHRASE = "correct horse battery staple"  # noqa: S105  # the demo's own

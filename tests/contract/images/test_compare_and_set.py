@@ -29,12 +29,11 @@ UNSTORABLE = ["", "nul\0inside", "höhe"]
 
 
 @pytest.fixture
-def omap(pool: Pool) -> Iterator[str]:
-    """Name an object of this test; its entries are removed again."""
+def omap(world: World, pool: Pool) -> Iterator[str]:
+    """Name an object of this test; it is removed again."""
     name = f"contract-{uuid.uuid4()}"
     yield name
-    while rows := pool.read_entries(name, prefix=""):
-        pool.swap_entries(name, expect={}, remove=[key for key, _ in rows])
+    world.remove_object(pool, name)
 
 
 def test_metadata_changes_from_what_it_is(pool: Pool, make_image: MakeImage) -> None:

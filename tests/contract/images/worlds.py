@@ -7,6 +7,7 @@ clones, and bytes written past the port's own checks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -73,6 +74,9 @@ class World(Protocol):
     def make_clone(self, pool: Pool, name: str, snapshot: str, clone: str) -> None:
         """Clone a snapshot inside one namespace."""
 
+    def remove_object(self, pool: Pool, name: str) -> None:
+        """Remove a plain object, if it is there."""
+
 
 class FakeWorld:
     """The fake."""
@@ -105,6 +109,9 @@ class FakeWorld:
     def make_clone(self, pool: Pool, name: str, snapshot: str, clone: str) -> None:
         space = self._space(pool.location)
         self._store.add_clone(space, self._image(pool, name), snapshot, clone)
+
+    def remove_object(self, pool: Pool, name: str) -> None:
+        self._space(pool.location).omaps.pop(name, None)
 
     def _image(self, pool: Pool, name: str) -> StoredImage:
         image = self._space(pool.location).named(name)
@@ -169,6 +176,10 @@ class RealWorld:
                 | self.rbd.RBD_FEATURE_EXCLUSIVE_LOCK,
                 clone_format=2,
             )
+
+    def remove_object(self, pool: Pool, name: str) -> None:
+        with self._ioctx(pool) as ioctx, contextlib.suppress(self.rados.ObjectNotFound):
+            ioctx.remove_object(name)
 
     def _changed(self, **changes: Any) -> Connector:
         from csi_driver.domain.clusters import Clusters  # noqa: PLC0415

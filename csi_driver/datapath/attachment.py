@@ -7,7 +7,6 @@ child.  How devices work is left to `devices`.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,6 @@ from csi_driver.devices.fuse_loop import FuseLoop
 from csi_driver.devices.kernel_nbd import KernelNbd
 from csi_driver.devices.netlink import NbdControl
 from csi_driver.domain.errors import DriverError
-from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 
 DEAD_CONNECTION_SECONDS: Final = 5
@@ -91,19 +89,17 @@ class NodeDevices:
         return None
 
     def cut_off(self, device: Device) -> None:
-        """Disconnect a kernel device even under a mount; remove an unused loop.
+        """Disconnect a kernel device, even under a mount.
 
-        nbdfuse fails requests by itself when its server is gone, so that a
-        mounted loop device needs nothing; it is removed when it is closed.
+        nbdfuse fails requests by itself when its server is gone, so that its
+        loop device needs nothing; it goes when its volume is closed or opened.
         """
-        if device.kind is DeviceKind.KERNEL:
-            name = device.path.name
-            number = _NUMBER.fullmatch(name)
-            if number and kernel_nbd.backend(name) == device.identity:
-                NbdControl().disconnect(int(number.group(1)))
+        if device.kind is not DeviceKind.KERNEL:
             return
-        with contextlib.suppress(InUseError):
-            self._ways[device.kind].detach(device)
+        name = device.path.name
+        number = _NUMBER.fullmatch(name)
+        if number and kernel_nbd.backend(name) == device.identity:
+            NbdControl().disconnect(int(number.group(1)))
 
 
 def cut_off_quietly(devices: Devices, device: Device) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Final
 
 from csi_driver.datapath.messages import Counters
@@ -28,6 +29,9 @@ GROW_SECONDS: Final = 300.0
 CLOSE_SECONDS: Final = 20.0
 """For closing; a worker that takes longer is killed, and the key with it."""
 
+RELEASE_SECONDS: Final = 3.0
+"""At the datapath's end: how long a device in use holds up closing its volume."""
+
 RESTARTED: Final = "the datapath was restarted, and its worker ended with it"
 
 
@@ -35,7 +39,9 @@ RESTARTED: Final = "the datapath was restarted, and its worker ended with it"
 class LiveExport:
     """An open volume; `reason` is set when its worker died unasked.
 
-    `closing` is set before the worker is made to end.
+    `closing` is set before the worker is made to end.  Who touches the device
+    holds `fate`, so that a worker's death is either dealt with before, or found
+    to be wanted.
     """
 
     saved: SavedExport
@@ -44,6 +50,7 @@ class LiveExport:
     opened: OpenedVolume
     closing: bool = False
     reason: str = ""
+    fate: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     @property
     def alive(self) -> bool:

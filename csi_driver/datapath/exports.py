@@ -22,6 +22,7 @@ from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CLOSE_SECONDS
 from csi_driver.datapath.export import CONTROL_SECONDS
 from csi_driver.datapath.export import GROW_SECONDS
+from csi_driver.datapath.export import RELEASE_SECONDS
 from csi_driver.datapath.export import RESTARTED
 from csi_driver.datapath.export import LiveExport
 from csi_driver.datapath.leftovers import Leftovers
@@ -82,9 +83,10 @@ class Exports:
         """
         with self._guarded(volume.volume_id):
             present = self._table.get(volume.volume_id)
-            if present is not None and present.alive:
-                return present.same(volume)
-            self._clear(volume.volume_id)
+            if present is not None:
+                if present.alive and self._answers(present):
+                    return present.same(volume)
+                self._clear(present)
             saved = self._state.load(volume.volume_id)
             predecessor = self._leftovers.predecessor(saved)
             means = opening.Means(self._state, self._pool, self._devices, self._run_dir)
@@ -162,18 +164,25 @@ class Exports:
     # ---------------------------------------------------------------- closing
 
     def _close(self, volume_id: VolumeId) -> None:
-        self._detach(volume_id)
         export = self._table.get(volume_id)
-        if export is not None:
-            self._end_worker(export)
-            with self._lock:
-                del self._table[volume_id]
+        if export is None:
+            self._detach(volume_id, None)
+        else:
+            self._clear(export)
         self._leftovers.release(volume_id)
 
-    def _detach(self, volume_id: VolumeId) -> None:
+    def _clear(self, export: LiveExport) -> None:
+        """Take device and worker of an export away, whether it lives or not."""
+        with export.fate:
+            self._detach(export.saved.volume_id, export)
+            export.closing = True
+        self._end_worker(export)
+        with self._lock:
+            del self._table[export.saved.volume_id]
+
+    def _detach(self, volume_id: VolumeId, export: LiveExport | None) -> None:
         """Detach the volume's device, known or found; it is ours by identity."""
         device = self._devices.find(str(volume_id))
-        export = self._table.get(volume_id)
         if device is None and export is not None:
             device = export.opened.device
         if device is None:
@@ -193,7 +202,6 @@ class Exports:
 
     def _end_worker(self, export: LiveExport) -> None:
         """Let the worker close, within a bound; then it has ended in any case."""
-        export.closing = True
         worker = export.worker
         volume_id = export.saved.volume_id
         released = False
@@ -214,46 +222,46 @@ class Exports:
         if released:
             self._state.remove(volume_id)
 
-    def _clear(self, volume_id: VolumeId) -> None:
-        """Remove what a dead export left on this node, before it is opened anew."""
-        self._detach(volume_id)
-        export = self._table.get(volume_id)
-        if export is not None:
-            export.closing = True
-            export.worker.dismiss()
-            export.worker.kill()
-            with self._lock:
-                del self._table[volume_id]
-
     def _shut_down_one(self, export: LiveExport) -> None:
         """Close one volume even if it is mounted: its users get errors then."""
-        volume_id = export.saved.volume_id
-        try:
-            self._detach(volume_id)
-        except DriverError as error:
-            _log.error(
-                "volume is in use while the datapath ends: its I/O will fail",
-                volume=str(volume_id),
-                error=str(error),
-            )
-            cut_off_quietly(self._devices, export.opened.device)
+        export.closing = True
+        detaching = threading.Thread(
+            target=self._detach_quietly, args=(export,), daemon=True
+        )
+        detaching.start()
+        # A device that somebody keeps open must not cost the clean close.
+        detaching.join(RELEASE_SECONDS)
         self._end_worker(export)
+
+    def _detach_quietly(self, export: LiveExport) -> None:
+        with export.fate:
+            try:
+                self._detach(export.saved.volume_id, export)
+            except DriverError as error:
+                _log.error(
+                    "volume is in use while the datapath ends: its I/O will fail",
+                    volume=str(export.saved.volume_id),
+                    error=str(error),
+                )
+                cut_off_quietly(self._devices, export.opened.device)
 
     # ---------------------------------------------------------------- details
 
     def _ended(self, export: LiveExport) -> None:
         """Note a worker's end; unasked for, it fails its device at once."""
-        if export.closing or export.reason:
-            return
-        export.reason = f"its worker (process {export.worker.pid}) {export.worker.end}"
-        _log.error(
-            "a worker died: its volume fails all I/O until it is staged anew",
-            volume=str(export.saved.volume_id),
-            pid=export.worker.pid,
-            end=export.worker.end,
-            device=str(export.opened.device.path),
-        )
-        cut_off_quietly(self._devices, export.opened.device)
+        with export.fate:
+            if export.closing or export.reason:
+                return
+            worker, device = export.worker, export.opened.device
+            export.reason = f"its worker (process {worker.pid}) {worker.end}"
+            _log.error(
+                "a worker died: its volume fails all I/O until it is staged anew",
+                volume=str(export.saved.volume_id),
+                pid=worker.pid,
+                end=worker.end,
+                device=str(device.path),
+            )
+            cut_off_quietly(self._devices, device)
 
     def _answers(self, export: LiveExport) -> bool:
         try:

@@ -154,6 +154,13 @@ class _Opening:
         return connected.client_address
 
     def _attach(self, serving: Serving) -> Device:
+        """Attach; a device that still names this volume is a dead export's.
+
+        The lock proves it: whoever served that device has lost it.
+        """
+        stale = self._means.devices.find(str(self._volume.volume_id))
+        if stale is not None:
+            self._means.devices.of(stale).detach(stale)
         export = NbdExport(
             identity=str(self._volume.volume_id),
             size=serving.size.count,

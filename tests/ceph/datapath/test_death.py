@@ -185,3 +185,55 @@ def test_a_fenced_worker_fails_its_io_and_says_so(
     datapath.client.close(volume.volume_id)
     assert volume.record().exports == ()
     datapath.client.open(volume.request())
+
+
+def test_a_fenced_export_is_replaced_by_opening_again(
+    datapath: Running, volume: Volume
+) -> None:
+    first = datapath.client.open(volume.request())
+    with volume.pool.open_raw(volume.volume_id.image_id) as raw:
+        owner = raw.lock_owner()
+        assert owner is not None
+        raw.break_lock(owner)
+    with pytest.raises(OSError, match="rror"):
+        datapath.disk(volume).write(0, bytes(BLOCK))
+    again = datapath.client.open(volume.request())
+    assert again.client_address != first.client_address
+    datapath.disk(volume).write(0, bytes(BLOCK))
+
+
+def test_whoever_has_the_device_open_gets_errors_and_no_hang(
+    datapath: Running, volume: Volume, eventually: Eventually
+) -> None:
+    opened = datapath.client.open(volume.request())
+    held = os.open(opened.device.path, os.O_RDONLY)
+    try:
+        kill_worker(datapath, volume, eventually)
+        begin = time.monotonic()
+        with pytest.raises(OSError, match="rror"):
+            # Behind what the kernel read ahead when the device appeared.
+            os.pread(held, BLOCK, 32 << 20)
+        assert time.monotonic() - begin < 10
+    finally:
+        os.close(held)
+    datapath.client.open(volume.request())
+    datapath.disk(volume).write(0, bytes(BLOCK))
+
+
+def test_the_end_does_not_wait_for_users_of_a_device(
+    start_datapath: StartDatapath, volume: Volume
+) -> None:
+    datapath = start_datapath()
+    opened = datapath.client.open(volume.request())
+    worker = datapath.worker_pid(volume)
+    held = os.open(opened.device.path, os.O_RDONLY)
+    try:
+        datapath.process.send_signal(signal.SIGTERM)
+        assert datapath.process.wait(60) == 0
+    finally:
+        os.close(held)
+    assert gone(worker)
+    assert volume.lock_owner() is None
+    assert volume.record().exports == ()
+    successor = start_datapath(datapath.directory)
+    successor.client.open(volume.request())

@@ -15,6 +15,7 @@ from typing import Final
 
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import SizeError
+from csi_driver.domain.errors import UnsupportedError
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -112,6 +113,16 @@ class Striping:
         two (measured on 18.2.7).
         """
         return self.stripe_unit == self.object_size
+
+    def require_encryptable(self, image: str) -> None:
+        """Refuse an encrypted image that librbd would garble (UnsupportedError)."""
+        if not self.encryptable:
+            message = (
+                f"image {image} has stripe units of {self.stripe_unit} bytes in"
+                f" objects of {self.object_size}: librbd mixes up the blocks of"
+                " such an encrypted image; copy its data to another"
+            )
+            raise UnsupportedError(message)
 
     @property
     def period(self) -> int:

@@ -18,7 +18,6 @@ from csi_driver.domain.errors import AlreadyLoadedError
 from csi_driver.domain.errors import HeaderExistsError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import SizeError
-from csi_driver.domain.errors import UnsupportedError
 from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
@@ -208,14 +207,7 @@ class CephLoadedImage(CephImage):
 
     def require_encryptable(self) -> None:
         """Refuse an image whose blocks librbd would mix up (UnsupportedError)."""
-        striping = self._striping()
-        if not striping.encryptable:
-            message = (
-                f"image {self._id} has stripe units of {striping.stripe_unit} bytes"
-                f" in objects of {striping.object_size}: librbd mixes up the"
-                " blocks of such an encrypted image; copy its data to another"
-            )
-            raise UnsupportedError(message)
+        self._striping().require_encryptable(self._id)
 
     def size(self) -> EffectiveSize:
         """Return the size behind the header."""

@@ -35,6 +35,7 @@ from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
+from csi_driver.images.records import change_record
 from csi_driver.images.records import create_record
 from csi_driver.images.records import find_record
 
@@ -62,18 +63,20 @@ def adopt(pool: Pool, config: ClusterConfig, asked: Adoption) -> Record:
     if image_id is None:
         message = f"pool {pool.pool_name} has no image {asked.image_name!r}"
         raise NotFoundError(message)
+    entry = Entry(name, asked.image_name, image_id)
+    _require_free(pool, entry)
     record = find_record(pool, image_id)
     if record is None:
         with pool.open_raw(image_id, read_only=True) as image:
             record = _examine(image, pool, config, name, block=asked.block)
-        # Before the entry: an entry whose image has no record is what an
-        # interrupted CreateVolume leaves, and that one would be formatted.
+        # Before the entry: an image behind a name has a record.
         create_record(pool, record)
+    record.require_ready()
     if record.name != name:
-        message = f"image {asked.image_name!r} is the volume {record.name!r} already"
-        raise AlreadyExistsError(message)
-    _file(pool, Entry(name, asked.image_name, image_id))
-    return record.require_ready()
+        record = _renamed(pool, record, entry)
+    if Directory(pool).find(name) != entry:
+        _file(pool, entry)
+    return record
 
 
 def manifest(
@@ -142,6 +145,7 @@ def _examine(
             raise
     else:
         mode, offset = EncryptionMode.PASSPHRASE, header.data_offset
+        image.striping().require_encryptable(image.name)
     size = Layout(offset).effective(raw)
     if not size.count or size.count % BLOCK_SIZE:
         message = (
@@ -174,15 +178,33 @@ def _looks_formatted(first: bytes) -> bool:
     return bool(first) and first[:4] in {b"LUKS", b"RBDL"}
 
 
+def _renamed(pool: Pool, record: Record, entry: Entry) -> Record:
+    """Give an adoption that lost its name to another volume the new one."""
+    filed = Directory(pool).find(record.name)
+    if filed is not None and filed.image_id == record.image_id:
+        message = f"image {entry.image_name!r} is the volume {record.name!r} already"
+        raise AlreadyExistsError(message)
+    return change_record(
+        pool,
+        record.image_id,
+        lambda present: dataclasses.replace(present.require_ready(), name=entry.name),
+    )
+
+
+def _require_free(pool: Pool, entry: Entry) -> None:
+    found = Directory(pool).find(entry.name)
+    if found is not None and found != entry:
+        raise _taken(entry)
+
+
 def _file(pool: Pool, entry: Entry) -> None:
-    directory = Directory(pool)
-    found = directory.find(entry.name)
-    if found == entry:
-        return
-    taken = f"the volume name {entry.name!r} is taken; choose another with --name"
-    if found is not None:
-        raise AlreadyExistsError(taken)
     try:
-        directory.claim(entry)
+        Directory(pool).claim(entry)
     except ConflictError:
-        raise AlreadyExistsError(taken) from None
+        raise _taken(entry) from None
+
+
+def _taken(entry: Entry) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"the volume name {entry.name!r} is taken; choose another with --name",
+    )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from csi_driver.datapath.messages import OpenVolume
+from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
@@ -20,9 +21,13 @@ from csi_driver.domain.errors import UnsupportedError
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
+from csi_driver.domain.sizes import RawSize
+from csi_driver.domain.sizes import Striping
 from csi_driver.images.connections import SharedConnections
+from csi_driver.images.port import NewImage
 from csi_driver.images.records import change_record
 from csi_driver.provisioning.requests import VolumeInfo
+from csi_driver.staging.chains import read_kind
 from csi_driver.staging.chains import read_layers
 from csi_driver.staging.opening import Credentials
 from csi_driver.staging.opening import Opener
@@ -235,6 +240,26 @@ def test_a_clone(
         pytest.raises(UnsupportedError, match="flatten it first"),
     ):
         read_layers(pool, clone.image_id)
+
+
+def test_an_encrypted_image_with_small_stripe_units(
+    create: CreateVolume, connections: SharedConnections
+) -> None:
+    """Librbd would garble it (18.2.7), so it is not even loaded."""
+    volume = create(secrets=KEY)
+    striping = Striping(object_size=1 << 20, stripe_unit=1 << 16, stripe_count=2)
+    with connections.pool_at(volume.volume_id.location) as pool:
+        with pool.open_raw(volume.volume_id.image_id) as source:
+            header = source.read_header(4 * 65536)
+        features = ("layering", "exclusive-lock")
+        pool.create_image(NewImage("striped", RawSize(1 << 26), striping, features))
+        image_id = str(pool.find_image("striped"))
+        assert read_layers(pool, image_id)[0].kind is HeaderKind.NONE
+        with pool.open_raw(image_id) as image:
+            image.write_header(header)
+        for read in (read_layers, read_kind):
+            with pytest.raises(UnsupportedError, match="mixes up the blocks"):
+                read(pool, image_id)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,15 @@ if TYPE_CHECKING:
 TIERS = ("static", "unit", "contract", "sanity", "ceph", "kernel")
 _WITH_CEPH = ("contract", "sanity", "ceph")
 _HACK = places.REPO / "hack"
-_SCRIPTS = ("lab", "kernel", "test", "gotool")
+_SCRIPTS = ("lab", "kernel", "test", "gotool", "bench")
 _CHECKS = (
     ("ruff", "check", ".", *(f"hack/{name}" for name in _SCRIPTS)),
     ("ruff", "format", "--check", ".", *(f"hack/{name}" for name in _SCRIPTS)),
     ("mypy",),
-    ("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases", "hack/labtools"),
+    (
+        *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
+        *("hack/labtools", "hack/benchtools", "hack/csi_client.py"),
+    ),
     ("lint-imports",),
 )
 

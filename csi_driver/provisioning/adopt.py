@@ -135,17 +135,8 @@ def _examine(
         message = f"image {name!r} is journaled; librbd loads no encryption on it"
         raise PreconditionError(message)
     raw = image.raw_size()
-    visible = min(VISIBLE_LENGTH, raw.count)
-    mode, offset = EncryptionMode.NONE, 0
-    first = image.read_header(visible) if visible else b""
-    try:
-        header = parse_header(first)
-    except HeaderError:
-        if _looks_formatted(first):
-            raise
-    else:
-        mode, offset = EncryptionMode.PASSPHRASE, header.data_offset
-        image.striping().require_encryptable(image.name)
+    offset = _data_offset(image)
+    mode = EncryptionMode.PASSPHRASE if offset else EncryptionMode.NONE
     size = Layout(offset).effective(raw)
     if not size.count or size.count % BLOCK_SIZE:
         message = (
@@ -172,6 +163,30 @@ def _examine(
         block=block,
         filesystem=FilesystemState.RAW if block else FilesystemState.FOREIGN,
     )
+
+
+def _data_offset(image: RawImage) -> int:
+    """Return the bytes in front of the data: 0 for a plaintext image."""
+    visible = min(VISIBLE_LENGTH, image.raw_size().count)
+    first = image.read_header(visible) if visible else b""
+    try:
+        offset = parse_header(first).data_offset
+    except HeaderError:
+        if _looks_formatted(first):
+            raise
+        return 0
+    striping = image.striping()
+    striping.require_encryptable(image.name)
+    if not offset or offset % striping.period:
+        # Measured on 18.2.7: such a load is EINVAL.  cryptsetup's own default
+        # for LUKS1 is 2 MiB, librbd's is one object.
+        message = (
+            f"the data of image {image.name!r} begins {offset} bytes behind the"
+            f" start of its LUKS header; librbd loads multiples of"
+            f" {striping.period} only"
+        )
+        raise HeaderError(message)
+    return offset
 
 
 def _looks_formatted(first: bytes) -> bool:

@@ -73,6 +73,9 @@ class Plan:
             differing.append(f"size ({record.desired} there)")
         if record.block != self.block:
             differing.append("volume mode")
+        if record.mode is not self.mode or record.layout != self.layout:
+            # Whoever adopted it gave it that name; a claim must not get it.
+            differing.append("origin (an adopted image there)")
         if differing:
             message = (
                 f"volume {self.name!r} exists already and differs in"

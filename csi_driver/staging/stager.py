@@ -2,14 +2,12 @@
 """The node's calls: stage, publish, and back, each one repeatable.
 
 Every call first looks at what the node remembers (`state`), then at what is
-really there, and goes on from wherever an earlier one was interrupted.  A
-failed stage is undone, so that its retry starts clean.  Calls on one volume
-never overlap; the services' in-flight guard sees to that.
+really there, and goes on from wherever an earlier one was interrupted.  Calls
+on one volume never overlap; the services' in-flight guard sees to that.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Final
@@ -22,7 +20,6 @@ from csi_driver.devices import stats
 from csi_driver.devices.device import Device
 from csi_driver.domain.access import Capability
 from csi_driver.domain.clusters import Clusters
-from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExportLostError
 from csi_driver.domain.errors import InternalError
@@ -44,6 +41,7 @@ from csi_driver.staging.requests import ExpandRequest
 from csi_driver.staging.requests import PublishRequest
 from csi_driver.staging.requests import StageRequest
 from csi_driver.staging.requests import Usage
+from csi_driver.staging.stages import Stages
 from csi_driver.staging.state import NodeState
 from csi_driver.staging.state import NodeStates
 from csi_driver.staging.state import Target
@@ -76,8 +74,7 @@ class NodeStager:
         self._connections = connections
         self._datapath = datapath
         self._states = NodeStates(state_dir)
-        self._boot_id = boot_id
-        self._opener = Opener(
+        opener = Opener(
             connections=connections,
             clusters=clusters,
             secrets=secrets,
@@ -85,6 +82,7 @@ class NodeStager:
             boot_id=boot_id,
             method=device_method,
         )
+        self._stages = Stages(self._states, datapath, opener)
 
     def stage(self, request: StageRequest) -> None:
         """Open, load, attach, make or check the filesystem, mount.
@@ -95,11 +93,11 @@ class NodeStager:
         """
         _require_offered(request.capability)
         present = self._states.load(request.volume_id)
-        if present is not None and self._is_staged(present, request):
+        if present is not None and self._stages.stands(present, request):
             return
         if present is not None:
-            self._take_down(present)
-        self._stage_anew(request)
+            self._stages.take_down(present)
+        self._stages.make(request)
 
     def unstage(self, volume_id: VolumeId, staging_path: Path) -> None:
         """Unmount, detach, close: the keys are gone when it returns.
@@ -109,9 +107,9 @@ class NodeStager:
         """
         state = self._states.load(volume_id)
         if state is None:
-            self._unstage_unknown(volume_id, staging_path)
-        elif self._is_stale(state) or state.staging_path == staging_path:
-            self._take_down(state)
+            self._stages.take_down_unknown(volume_id, staging_path)
+        elif self._stages.is_stale(state) or state.staging_path == staging_path:
+            self._stages.take_down(state)
             _log.info("unstaged", volume=str(volume_id))
 
     def publish(self, request: PublishRequest) -> None:
@@ -123,12 +121,12 @@ class NodeStager:
         brings nothing to open the volume again.
         """
         _require_offered(request.capability)
-        state = self._staged(request.volume_id)
+        state = self._stages.wholly(request.volume_id)
         if state is None or state.staging_path != request.staging_path:
             raise self._not_staged(request.volume_id, request.staging_path)
         target = Target(request.target_path, request.capability, request.read_only)
         publishing.require_allowed(state, target)
-        lost = self._loss(state)
+        lost = self._stages.loss(state)
         if lost is not None:
             state = self._stage_again(state, request, lost)
         added = state.target_at(target.path) is None
@@ -153,8 +151,10 @@ class NodeStager:
             self._record(volume_id)
             return
         if mounted:
-            device = self._device_of(volume_id, self._staged(volume_id))
-            publishing.hide(target_path, device, lambda: not self._alive(volume_id))
+            device = self._stages.device_of(volume_id, self._stages.wholly(volume_id))
+            publishing.hide(
+                target_path, device, lambda: not self._stages.alive(volume_id)
+            )
         mounts.remove_target(target_path)
         if state is not None and state.target_at(target_path) is not None:
             self._states.store(state.without_target(target_path))
@@ -166,7 +166,7 @@ class NodeStager:
         size alone.  NotFoundError if the volume is not at that path;
         ExportLostError if its device does not answer.
         """
-        state = self._staged(volume_id)
+        state = self._stages.wholly(volume_id)
         if state is None:
             message = f"volume {volume_id} is not staged on this node"
             raise NotFoundError(message)
@@ -192,7 +192,7 @@ class NodeStager:
         here, staged read-only, or its filesystem cannot grow now; SizeError
         beyond what the controller promised.
         """
-        state = self._staged(request.volume_id)
+        state = self._stages.wholly(request.volume_id)
         record = self._record(request.volume_id)
         if state is None:
             raise self._not_staged(request.volume_id, None)
@@ -209,95 +209,6 @@ class NodeStager:
             content.grow(device, state.filesystem, state.staging_path)
         _log.info("expanded", volume=str(request.volume_id), size=size.count)
         return size
-
-    # ------------------------------------------------------------ stage's steps
-
-    def _is_staged(self, present: NodeState, request: StageRequest) -> bool:
-        """Tell whether a stage has nothing to do; AlreadyExistsError if it differs.
-
-        What is stale, unfinished, dead or unmounted is no stage to build on.
-        """
-        if self._is_stale(present):
-            return False
-        same = (present.staging_path, present.capability) == (
-            request.staging_path,
-            request.capability,
-        )
-        if not same:
-            message = (
-                f"volume {request.volume_id} is staged at {present.staging_path} for"
-                f" {_describe(present.capability)}; unstage it there before it is"
-                f" staged at {request.staging_path} for"
-                f" {_describe(request.capability)}"
-            )
-            raise AlreadyExistsError(message)
-        if present.device is None or self._loss(present) is not None:
-            return False
-        if present.filesystem is None:
-            return True
-        return publishing.shows(present.staging_path, present.device)
-
-    def _stage_anew(self, request: StageRequest) -> None:
-        """Stage from nothing, and leave nothing behind on failure."""
-        volume_id = request.volume_id
-        read_only = request.capability.mode.read_only
-        mounts.check_flags(request.capability.mount_flags)
-        credentials = Credentials(request.context, request.secrets)
-        begun = NodeState(
-            volume_id=volume_id,
-            boot_id=self._boot_id,
-            staging_path=request.staging_path,
-            capability=request.capability,
-            read_only=read_only,
-        )
-        with self._opener.prepared(
-            volume_id,
-            credentials,
-            read_only=read_only,
-        ) as volume:
-            self._states.store(begun)
-            try:
-                device = self._datapath.open(volume).device
-                done = self._settled(begun, device)
-            except BaseException as error:
-                self._undo(begun, error)
-                raise
-        self._states.store(done)
-        _log.info(
-            "staged",
-            volume=str(volume_id),
-            device=str(device.path),
-            filesystem=done.filesystem.value if done.filesystem else "none",
-            read_only=read_only,
-        )
-
-    def _settled(self, begun: NodeState, device: Device) -> NodeState:
-        """Give the attached device its content and place."""
-        attached = dataclasses.replace(begun, device=device)
-        # From here on a cleaning up knows which mounts are this volume's.
-        place = content.Place(
-            image_id=begun.volume_id.image_id,
-            device=device.path,
-            staging_path=begun.staging_path,
-            capability=begun.capability,
-            read_only=begun.read_only,
-        )
-        with self._connections.pool_at(begun.volume_id.location) as pool:
-            filesystem = content.settle(pool, place)
-        return dataclasses.replace(attached, filesystem=filesystem)
-
-    def _undo(self, begun: NodeState, reason: BaseException) -> None:
-        """Take a failed stage down; its own error stays the one reported."""
-        try:
-            self._take_down(begun)
-        except DriverError as error:
-            # The state stays, so that the next call tries again.
-            reason.add_note(f"cleaning up failed too: {error}")
-            _log.warning(
-                "a failed stage was not undone",
-                volume=str(begun.volume_id),
-                error=str(error),
-            )
 
     def _stage_again(
         self,
@@ -321,64 +232,13 @@ class NodeStager:
             context=request.context,
             secrets=request.secrets,
         )
-        self._take_down(state)
-        self._stage_anew(again)
-        staged = self._staged(state.volume_id)
+        self._stages.take_down(state)
+        self._stages.make(again)
+        staged = self._stages.wholly(state.volume_id)
         if staged is None:
             message = f"volume {state.volume_id} is not staged after a stage"
             raise InternalError(message)
         return staged
-
-    # ----------------------------------------------------------------- the way back
-
-    def _take_down(self, state: NodeState) -> None:
-        """Unmount, detach, close and forget; each step may be done already."""
-        volume_id = state.volume_id
-        if not self._is_stale(state):
-            paths = [*(each.path for each in state.targets), state.staging_path]
-            if any(mounts.at(mounts.read_mounts(), path) for path in paths):
-                device = self._device_of(volume_id, state)
-                for path in paths:
-                    publishing.hide(path, device, lambda: not self._alive(volume_id))
-        self._datapath.close(volume_id)
-        self._states.remove(volume_id)
-
-    def _unstage_unknown(self, volume_id: VolumeId, staging_path: Path) -> None:
-        """Unstage what the node does not remember, if the datapath does."""
-        status = self._datapath.status(volume_id)
-        if status is not None:
-            publishing.hide(staging_path, status.device, lambda: not status.alive)
-            self._datapath.close(volume_id)
-
-    # ------------------------------------------------------------- what is there
-
-    def _is_stale(self, state: NodeState) -> bool:
-        return state.boot_id != self._boot_id
-
-    def _staged(self, volume_id: VolumeId) -> NodeState | None:
-        """Return the state of a volume that is wholly staged since this boot."""
-        state = self._states.load(volume_id)
-        if state is None or self._is_stale(state) or state.device is None:
-            return None
-        return state
-
-    def _device_of(self, volume_id: VolumeId, state: NodeState | None) -> Device | None:
-        """Return the volume's device, as remembered or as the datapath knows it."""
-        if state is not None and state.device is not None:
-            return state.device
-        status = self._datapath.status(volume_id)
-        return None if status is None else status.device
-
-    def _loss(self, state: NodeState) -> str | None:
-        """Return why the export is dead, None if it is alive."""
-        status = self._datapath.status(state.volume_id)
-        if status is None:
-            return "the datapath does not serve it any more"
-        return None if status.alive else status.reason
-
-    def _alive(self, volume_id: VolumeId) -> bool:
-        status = self._datapath.status(volume_id)
-        return status is not None and status.alive
 
     def _record(self, volume_id: VolumeId) -> Record:
         with self._connections.pool_at(volume_id.location) as pool:
@@ -429,9 +289,3 @@ def _require_promised(record: Record, request: ExpandRequest) -> None:
             f" limit of {wanted.limit} bytes"
         )
         raise SizeError(message)
-
-
-def _describe(capability: Capability) -> str:
-    kind = "block access" if capability.block else "a filesystem"
-    flags = f", mount flags {','.join(capability.mount_flags)}"
-    return f"{kind}, {capability.mode.value}{flags if capability.mount_flags else ''}"

@@ -389,6 +389,7 @@ def test_a_waiting_client_that_vanishes_leaves_the_line(
         crowd.first.close()
         wait_until(lambda: server.stats().connections == 3)
         crowd.finish()
+        assert dial.ready().read(0, 4096) == bytes(4096)
 
 
 def test_once_fenced_the_backend_is_not_asked_again(path: Path, dial: Dialer) -> None:

@@ -38,10 +38,22 @@ if TYPE_CHECKING:
 TIERS = ("static", "unit", "contract", "sanity", "ceph", "kernel")
 _WITH_CEPH = ("contract", "sanity", "ceph")
 _HACK = places.REPO / "hack"
-_SCRIPTS = ("lab", "kernel", "test", "gotool", "bench")
+
+
+def _scripts() -> list[str]:
+    """Return the Python programs of hack/, which ruff would know by a suffix."""
+    files = [path for path in sorted(_HACK.iterdir()) if path.is_file()]
+    programs = [path for path in files if not path.suffix]
+    return [
+        f"hack/{path.name}"
+        for path in programs
+        if path.read_text().startswith("#!/usr/bin/env python3")
+    ]
+
+
 _CHECKS = (
-    ("ruff", "check", ".", *(f"hack/{name}" for name in _SCRIPTS)),
-    ("ruff", "format", "--check", ".", *(f"hack/{name}" for name in _SCRIPTS)),
+    ("ruff", "check", ".", *_scripts()),
+    ("ruff", "format", "--check", ".", *_scripts()),
     ("mypy",),
     (
         *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
@@ -99,16 +111,20 @@ class Session:
         return status
 
     def stop(self) -> None:
-        """End what runs; the tests get the time to clean up."""
+        """End what runs: first so that tests clean up, then as it can be had."""
         self.stopping = True
-        for child in list(self.children):
-            child.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 15
-        for child in list(self.children):
-            try:
-                child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
+        for number, seconds in (
+            (signal.SIGINT, 20),
+            (signal.SIGTERM, 5),
+            (signal.SIGKILL, 5),
+        ):
+            running = list(self.children)
+            for child in running:
+                child.send_signal(number)
+            deadline = time.monotonic() + seconds
+            for child in running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.1, deadline - time.monotonic()))
 
 
 def _read_results(path: Path) -> Result:

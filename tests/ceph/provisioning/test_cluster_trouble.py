@@ -72,6 +72,9 @@ def test_a_wrong_key_of_the_driver_or_of_a_secret_is_refused(
     refused = CephWorld(key_file=str(key_file))
     with pytest.raises(SecretError, match="refused the key"):
         refused.volumes.list("", 0)
+    # The right key is taken as soon as it is there.
+    key_file.write_text(Path(world.config.key_file).read_text())
+    assert refused.volumes.list("", 0).volumes == ()
     refused.close()
     for key, said in ((WRONG_KEY, "refused the key"), ("bm9uZQ==", "not a cephx key")):
         secrets = {**SECRET, "userID": "rbdcrypt", "userKey": key}

@@ -56,6 +56,7 @@ def test_a_late_delete_does_not_hit_the_later_volume(world: World) -> None:
     # While the tombstone exists, and once it does not any more.
     world.volumes.delete(old.volume_id)
     assert world.volumes.get(new.volume_id) == new
+    assert world.names() == ["one"]
     world.collect_all()
     before = world.content()
     world.volumes.delete(old.volume_id)

@@ -8,19 +8,25 @@ enough.  tests/ceph/provisioning kills real processes.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExhaustedError
+from csi_driver.domain.errors import FencedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import RawSize
+from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
+from csi_driver.images.port import Ceph
 from csi_driver.images.port import NewImage
 from csi_driver.provisioning.collection import pending
 from csi_driver.provisioning.requests import CreateRequest
@@ -256,3 +262,74 @@ def test_a_full_pool_is_refused_before_anything_is_written(world: FakeWorld) -> 
     volumes.delete(kept.volume_id)
     world.collect_all()
     assert world.content() == {}
+
+
+def test_an_unreachable_cluster_changes_nothing_and_recovers(world: FakeWorld) -> None:
+    kept = world.create("kept")
+    # The shared connection is there already; another controller has none yet.
+    other = world.controller()
+    before = world.content()
+    world.store.clusters["fake"].unreachable = True
+    calls: list[Callable[[], object]] = [
+        lambda: other.volumes.list("", 0),
+        lambda: other.volumes.get(kept.volume_id),
+        lambda: world.volumes.delete(kept.volume_id),
+        lambda: world.volumes.create(encrypted(world)),
+    ]
+    for call in calls:
+        with pytest.raises(UnavailableError):
+            call()
+    world.store.clusters["fake"].unreachable = False
+    assert world.content() == before
+    assert other.volumes.get(kept.volume_id) == kept
+    assert len(other.volumes.list("", 0).volumes) == 1
+
+
+def test_callers_share_one_attempt_to_connect(world: FakeWorld) -> None:
+    attempts: list[str] = []
+    go_on = threading.Event()
+
+    class Slow:
+        def connect(self, cluster: str, user: CephUser | None = None) -> Ceph:
+            attempts.append(cluster)
+            go_on.wait(10)
+            if len(attempts) == 1:
+                raise UnavailableError("no answer")
+            return world.connector.connect(cluster, user)
+
+    shared = SharedConnections(Slow(), world.clusters)
+    outcomes: list[str] = []
+
+    def call() -> None:
+        try:
+            with shared.pool("fake", "rbd") as pool:
+                outcomes.append(pool.pool_name)
+        except UnavailableError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=call) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    while not attempts:
+        time.sleep(0.001)
+    time.sleep(0.05)  # so that the others are waiting; late ones would try anew
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert attempts == ["fake"]
+    assert outcomes == ["no answer"] * 5
+    call()
+    call()
+    assert attempts == ["fake", "fake"]
+    assert outcomes[5:] == ["rbd", "rbd"]
+    shared.close()
+
+
+def test_a_fenced_shared_connection_is_replaced(world: FakeWorld) -> None:
+    world.create("one")
+    with world.shared.pool("fake", "rbd") as pool:
+        instance = pool._instance  # type: ignore[attr-defined]
+    world.store.fence(instance)
+    with pytest.raises(FencedError):
+        world.volumes.list("", 0)
+    assert world.names() == ["one"]

@@ -9,19 +9,15 @@ left unread and the client waits.  Registering with epoll is the server's.
 
 from __future__ import annotations
 
-import enum
 import select
 import socket
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 from typing import assert_never
 
-from csi_driver.nbd.backend import Backend
 from csi_driver.nbd.buffers import HEADER_AT
 from csi_driver.nbd.buffers import PAGE
 from csi_driver.nbd.buffers import Slot
-from csi_driver.nbd.buffers import SlotPool
 from csi_driver.nbd.outbox import Outbox
 from csi_driver.nbd.protocol import constants as c
 from csi_driver.nbd.protocol.errors import PeerProtocolError
@@ -41,7 +37,8 @@ from csi_driver.nbd.protocol.replies import error_of
 from csi_driver.nbd.protocol.replies import simple_reply
 from csi_driver.nbd.protocol.replies import write_header
 from csi_driver.nbd.protocol.transmission import Transmission
-from csi_driver.nbd.stats import Counters
+from csi_driver.nbd.shared import Shared
+from csi_driver.nbd.shared import State
 
 MAXIMUM_IN_FLIGHT: Final = 1024
 MAXIMUM_QUEUED_REPLIES: Final = 1024
@@ -62,36 +59,6 @@ class Operation:
     slot: Slot | None
     started: int
     zeroed: int = 0
-
-
-@dataclass(slots=True)
-class Shared:
-    """What the connections of one server have in common.
-
-    `fenced` is the protocol's error that answers everything once the backend
-    has lost its cluster, 0 before.  `waiting` lists connections that found no
-    memory, in the order in which they get some.  `now` is the loop's time in
-    monotonic nanoseconds, taken once per turn.
-    """
-
-    backend: Backend[Operation]
-    pool: SlotPool
-    counters: Counters
-    export: Export
-    waiting: deque[Connection]
-    quota: int
-    fenced: int = 0
-    now: int = 0
-
-
-class State(enum.Enum):
-    """Life of a connection."""
-
-    OPEN = enum.auto()
-    CLOSING = enum.auto()
-    """Reads nothing more; finishes what is outstanding."""
-    DEAD = enum.auto()
-    """Socket closed; the backend may still work on its operations."""
 
 
 class Connection:

@@ -32,14 +32,14 @@ from csi_driver.nbd.buffers import SlotPool
 from csi_driver.nbd.commands import CommandQueue
 from csi_driver.nbd.connection import Connection
 from csi_driver.nbd.connection import Operation
-from csi_driver.nbd.connection import Shared
-from csi_driver.nbd.connection import State
 from csi_driver.nbd.listener import listen
 from csi_driver.nbd.protocol import constants as c
 from csi_driver.nbd.protocol.export import Export
 from csi_driver.nbd.protocol.handshake import Handshake
 from csi_driver.nbd.protocol.inbox import Inbox
 from csi_driver.nbd.protocol.transmission import Transmission
+from csi_driver.nbd.shared import Shared
+from csi_driver.nbd.shared import State
 from csi_driver.nbd.stats import Counters
 from csi_driver.nbd.stats import ServerStats
 

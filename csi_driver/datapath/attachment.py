@@ -59,6 +59,7 @@ class NodeDevices:
         """`directory` holds the fallback's mount points; `default` is for "auto"."""
         self._directory = directory
         self._default = default
+        self._chosen: dict[str, AttachMethod] = {}
         self._ways: dict[DeviceKind, AttachMethod] = {
             DeviceKind.KERNEL: KernelNbd(
                 dead_connection_seconds=DEAD_CONNECTION_SECONDS
@@ -67,8 +68,18 @@ class NodeDevices:
         }
 
     def method(self, name: str) -> AttachMethod:
-        """Return the way of that name; UnsupportedError if it does not work here."""
+        """Return the way of that name; UnsupportedError if it does not work here.
+
+        A choice is kept: to look for the kernel's NBD client starts modprobe,
+        which took a tenth of a stage.  So a module loaded by hand is only used
+        once the datapath has been restarted.
+        """
         wanted = self._default if name == "auto" else name
+        if wanted not in self._chosen:
+            self._chosen[wanted] = self._choose(wanted)
+        return self._chosen[wanted]
+
+    def _choose(self, wanted: str) -> AttachMethod:
         match wanted:
             case "auto" | "kernel" | "fuse":
                 chosen = attach.choose(wanted, directory=self._directory)

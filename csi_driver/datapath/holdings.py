@@ -50,24 +50,46 @@ class Holdings:
     watcher: RawImage | None = None
 
     def break_dead_lock(self, raw: RawImage, predecessor: Predecessor) -> None:
-        """Break the lock of this node's own dead worker.
+        """Break the lock of a dead worker: this node's own, or any whose watch ended.
 
-        InUseError names the holder if the lock is anybody else's.
+        Ceph ends the watch of a client that it has not heard of for 30 s;
+        librbd itself would take such a lock, too.  InUseError names the holder
+        if it may be alive.
         """
         owner = raw.lock_owner()
         if owner is None:
             return
-        record = read_record(self.pool, self.volume_id.image_id)
-        ownership.require_dead_predecessor(
-            owner.address, record, self.node_id, self.boot_id, predecessor
-        )
+        if owner.address in _watching(raw):
+            record = read_record(self.pool, self.volume_id.image_id)
+            ownership.require_dead_predecessor(
+                owner.address, record, self.node_id, self.boot_id, predecessor
+            )
         _log.warning(
-            "breaking the lock of a dead worker of this node",
+            "breaking the lock of a dead worker",
             volume=str(self.volume_id),
             client=owner.address,
         )
         with contextlib.suppress(NotFoundError):  # it expired in this moment
             raw.break_lock(owner)
+
+    def without_dead_exports(self, record: Record) -> Record:
+        """Return the record without what nodes left there that are gone.
+
+        Their clients watch the image no more.  An export is registered after
+        its client began to watch, so none that is about to serve is dropped.
+        """
+        if all(each.node_id == self.node_id for each in record.exports):
+            return record
+        with self.pool.open_raw(self.volume_id.image_id) as raw:
+            cleared = record.without_dead_exports(self.node_id, _watching(raw))
+        for each in set(record.exports) - set(cleared.exports):
+            _log.warning(
+                "dropping the export of a node that is gone",
+                volume=str(self.volume_id),
+                node=each.node_id,
+                client=each.client_address,
+            )
+        return cleared
 
     def unregister(self) -> None:
         """Take this export, and no other, out of the record."""
@@ -88,6 +110,10 @@ class Holdings:
             self.watcher.close()
             self.watcher = None
         self.connection.close()
+
+
+def _watching(raw: RawImage) -> frozenset[str]:
+    return frozenset(each.address for each in raw.foreign_watchers())
 
 
 def connect_pool(

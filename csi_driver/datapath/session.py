@@ -25,6 +25,7 @@ from csi_driver.datapath.holdings import connect_pool
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import OpenVolume
+from csi_driver.datapath.messages import Predecessor
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
@@ -219,7 +220,7 @@ def open_session(request: OpenImage, announce: Announce) -> tuple[Session, int]:
     with contextlib.ExitStack() as undo:
         undo.callback(volume.wipe)
         with ThreadPoolExecutor(max_workers=1) as beside:
-            holding = beside.submit(_make_way, request)
+            holding = beside.submit(_hold, request)
             try:
                 image = _load(volume)
             except BaseException:
@@ -228,6 +229,8 @@ def open_session(request: OpenImage, announce: Announce) -> tuple[Session, int]:
             undo.callback(image.close)
         held = holding.result()
         undo.callback(held.close)
+        if not volume.read_only:
+            _make_way(image, held, request.predecessor)
         announce(image.address)
         session = Session(volume, image, held)
         _own(session, volume, image, held)
@@ -253,11 +256,11 @@ def _load(volume: OpenVolume) -> LibrbdImage:
         raise ownership.missing_header(error, str(volume.volume_id)) from error
 
 
-def _make_way(request: OpenImage) -> Holdings:
-    """Connect for the record, and take a dead predecessor's lock from it.
+def _hold(request: OpenImage) -> Holdings:
+    """Connect for the record, beside the load.
 
-    Beside the load, which needs no lock.  A reader keeps the handle that was
-    opened for writing, and never writes: it is the watcher that others see.
+    A reader keeps the handle that was opened for writing, and never writes: it
+    is the watcher that others see.
     """
     volume = request.volume
     with contextlib.ExitStack() as undo:
@@ -265,18 +268,26 @@ def _make_way(request: OpenImage) -> Holdings:
             volume.volume_id, volume.monitors, volume.user_id, volume.key
         )
         undo.callback(connection.close)
-        raw = pool.open_raw(volume.volume_id.image_id)
-        undo.callback(raw.close)
         held = Holdings(
             connection, pool, volume.volume_id, volume.node_id, volume.boot_id
         )
-        held.break_dead_lock(raw, request.predecessor)
         if volume.read_only:
-            held.watcher = raw
-        else:
-            raw.close()
+            held.watcher = pool.open_raw(volume.volume_id.image_id)
+            undo.callback(held.watcher.close)
+            held.break_dead_lock(held.watcher, request.predecessor)
         undo.pop_all()
     return held
+
+
+def _make_way(image: LibrbdImage, held: Holdings, predecessor: Predecessor) -> None:
+    """Take a dead predecessor's lock from it.
+
+    The loaded handle is asked who has it: a raw one, which alone can break it,
+    costs as much to open as the loaded one did.
+    """
+    if image.lock_owners():
+        with held.pool.open_raw(held.volume_id.image_id) as raw:
+            held.break_dead_lock(raw, predecessor)
 
 
 def _own(
@@ -286,11 +297,17 @@ def _own(
     if not volume.read_only:
         image.acquire_lock()
     image_id = volume.volume_id.image_id
-    entry = ExportEntry(volume.node_id, volume.boot_id, image.address, volume.read_only)
+    entry = ExportEntry(
+        volume.node_id,
+        volume.boot_id,
+        image.address,
+        volume.read_only,
+        held.connection.address if volume.read_only else "",
+    )
 
     def admitted(record: Record) -> Record:
         ownership.require_servable(record, volume.mode)
-        return session.admit(record, entry)
+        return session.admit(held.without_dead_exports(record), entry)
 
     admitted(read_record(held.pool, image_id))  # checks whose record it is, too
     record = change_record(held.pool, image_id, admitted)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
 from typing import Final
@@ -66,13 +67,20 @@ class EncryptionMode(enum.Enum):
 class ExportEntry:
     """One export of the volume: which node, in which boot, as which client.
 
-    Entries inform; the lock and the watchers decide.
+    `client_address` is the client that does the I/O.  A reader does not watch
+    the image with that one, so `watcher_address` names the client that does;
+    "" means the same.  Entries inform; the lock and the watchers decide.
     """
 
     node_id: str
     boot_id: str
     client_address: str
     read_only: bool
+    watcher_address: str = ""
+
+    def alive(self, watching: Collection[str]) -> bool:
+        """Tell whether the export's client is among those that watch the image."""
+        return (self.watcher_address or self.client_address) in watching
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,6 +148,20 @@ class Record:
             )
             raise PreconditionError(message)
         return dataclasses.replace(self, exports=(*others, entry))
+
+    def without_dead_exports(self, node_id: str, watching: Collection[str]) -> Record:
+        """Return the record without entries of nodes that are gone.
+
+        `watching` are the addresses of all clients that watch the image; Ceph
+        drops a dead one after 30 s.  The entry of `node_id` stays, since that
+        node knows better whether its predecessor is dead.
+        """
+        kept = tuple(
+            each
+            for each in self.exports
+            if each.node_id == node_id or each.alive(watching)
+        )
+        return dataclasses.replace(self, exports=kept)
 
     def without_export(self, node_id: str) -> Record:
         """Return the record without the export of that node."""
@@ -309,6 +331,7 @@ def _export_to_json(entry: ExportEntry) -> dict[str, Any]:
         "boot": entry.boot_id,
         "client": entry.client_address,
         "readOnly": entry.read_only,
+        "watcher": entry.watcher_address,
     }
 
 
@@ -318,6 +341,7 @@ def _export_from_json(fields: Mapping[str, Any]) -> ExportEntry:
         boot_id=_string(fields, "boot"),
         client_address=_string(fields, "client"),
         read_only=_truth(fields, "readOnly"),
+        watcher_address=_string(fields, "watcher"),
     )
 
 

@@ -172,7 +172,7 @@ class LibrbdImage:
         acquire = self._library["rbd_lock_acquire"]
         result = acquire(self.handle, api.LOCK_MODE_EXCLUSIVE)
         if result in {-errno.EROFS, -errno.EBUSY}:
-            owners = ", ".join(self._lock_owners()) or "unknown"
+            owners = ", ".join(self.lock_owners()) or "unknown"
             raise errors.error_for(
                 -result,
                 errors.LOCK,
@@ -190,8 +190,8 @@ class LibrbdImage:
         self._check(result, errors.GENERAL, "tell the owner of its lock")
         return bool(owner.value)
 
-    def _lock_owners(self) -> list[str]:
-        """Return the owners' addresses; empty when there is none any more."""
+    def lock_owners(self) -> list[str]:
+        """Return the addresses of who holds the exclusive lock; empty if nobody."""
         mode, count = c_int(), c_size_t(8)
         owners = (c_void_p * count.value)()
         result = self._library["rbd_lock_get_owners"](

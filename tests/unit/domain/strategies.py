@@ -90,7 +90,7 @@ RINGS = st.builds(
         tuple
     ),
 )
-EXPORTS = st.builds(ExportEntry, TEXTS, TEXTS, TEXTS, st.booleans())
+EXPORTS = st.builds(ExportEntry, TEXTS, TEXTS, TEXTS, st.booleans(), TEXTS)
 RECORDS = st.builds(
     Record,
     name=TEXTS,

@@ -240,3 +240,15 @@ def test_which_modes_are_encrypted() -> None:
     assert [mode for mode in EncryptionMode if not mode.encrypted] == [
         EncryptionMode.NONE,
     ]
+
+
+def test_entries_of_nodes_that_watch_no_more_are_dropped() -> None:
+    gone = ExportEntry("gone", "boot", "127.0.0.1:0/1", read_only=True)
+    reader = ExportEntry("reader", "boot", "127.0.0.1:0/2", True, "127.0.0.1:0/3")
+    writer = ExportEntry("writer", "boot", "127.0.0.1:0/4", read_only=False)
+    own = ExportEntry("own", "boot", "127.0.0.1:0/5", read_only=False)
+    record = dataclasses.replace(a_record(), exports=(gone, reader, writer, own))
+    watching = {"127.0.0.1:0/2", "127.0.0.1:0/3", "127.0.0.1:0/4"}
+    assert record.without_dead_exports("own", watching).exports == (reader, writer, own)
+    watching = {"127.0.0.1:0/2"}  # the reader's I/O client does not watch
+    assert record.without_dead_exports("own", watching).exports == (own,)

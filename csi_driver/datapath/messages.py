@@ -366,7 +366,13 @@ def decode(text: bytes, raw: bytes | bytearray | memoryview) -> Message:
     if wanted is None or len(envelope) != _ENVELOPE_FIELDS:
         message = "a message of the datapath is of no known kind"
         raise InvalidRequestError(message)
-    found: Message = codec.from_json(wanted, fields, _split(lengths, raw))
+    secrets = _split(lengths, raw)
+    found: Message = codec.from_json(wanted, fields, secrets)
+    named: list[SecretBytes] = []
+    codec.to_json(found, named)
+    if len(named) != len(secrets):
+        message = "a message of the datapath brings secrets that it does not name"
+        raise InvalidRequestError(message)
     return found
 
 

@@ -34,8 +34,6 @@ python3 -m venv /root/uv
 python3 -m venv {places.VENV}
 {places.VENV}/bin/pip install --quiet --no-deps --no-compile --require-hashes \
     -r /run/requirements.txt
-# hatchling needs it for editable installs and names it only at build time
-{places.VENV}/bin/pip install --quiet --no-deps --no-compile editables==0.5
 {places.VENV}/bin/python -m compileall -q -j0 {places.VENV}/lib || true
 cd {places.VENV}/lib/python3.*/site-packages
 for name in rados rbd; do

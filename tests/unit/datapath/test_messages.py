@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
+from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from(["version", "kind", "secrets", "fields"]),
     json_values,
 )
+@example("secrets", [0])
 def test_an_envelope_with_one_wrong_part_is_refused(part: str, value: Any) -> None:
     text, _ = messages.encode(Ping())
     envelope = json.loads(text)

@@ -68,8 +68,8 @@ class CephClient:
 class Connection:
     """A connected Rados instance with one pool and namespace open.
 
-    Raises ForbiddenError for a wrong key, UnavailableError when no monitor
-    answers within ten seconds, NotFoundError for a missing pool.
+    Raises SecretError for a wrong or malformed key, UnavailableError when no
+    monitor answers within ten seconds, NotFoundError for a missing pool.
     """
 
     def __init__(self, client: CephClient, pool: str, namespace: str) -> None:
@@ -89,7 +89,7 @@ class Connection:
         name = f"client.{client.user}".encode()
         errors.check(
             library["rados_create2"](ctypes.byref(self._cluster), b"ceph", name, 0),
-            errors.CONNECT,
+            errors.SETUP,
             subject,
             "create a client",
         )
@@ -104,13 +104,13 @@ class Connection:
                 library["rados_conf_set"](
                     self._cluster, option.encode(), value.encode()
                 ),
-                errors.CONNECT,
+                errors.SETUP,
                 subject,
                 f"set the option {option}",
             )
         with _revealed(client.key) as key:
             result = library["rados_conf_set"](self._cluster, b"key", key)
-        errors.check(result, errors.CONNECT, subject, "use its key")
+        errors.check(result, errors.SETUP, subject, "use its key")
         result = library["rados_connect"](self._cluster)
         errors.check(result, errors.CONNECT, subject, "connect")
 

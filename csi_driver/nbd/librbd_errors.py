@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What librbd's numbers mean, which depends on the call that returned them.
 
-The same EPERM is a wrong passphrase when it comes from a load, and missing
-rights when it comes from connecting (both measured on 18.2.7).
+The same EPERM is a wrong passphrase when it comes from a load, a wrong key when
+it comes from connecting, and missing rights elsewhere (measured on 18.2.7).
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ _ANYWHERE: Final[Table] = {
     errno.EBUSY: (InUseError, "it is in use"),
     errno.EROFS: (InUseError, "it is read-only, or its lock belongs to another client"),
 }
+SETUP: Final[Table] = {
+    errno.EINVAL: (InvalidRequestError, "user, option or its value is malformed"),
+}
 CONNECT: Final[Table] = {
     errno.EINVAL: (
-        InvalidRequestError,
-        "monitors, user or key are malformed",
+        SecretError,
+        "the user's key is no cephx key, or the monitors are malformed",
     ),
-    errno.EPERM: (ForbiddenError, "the key is not the user's"),
-    errno.EACCES: (ForbiddenError, "the key is not the user's"),
+    errno.EPERM: (SecretError, "the key is not the user's"),
+    errno.EACCES: (SecretError, "the key is not the user's"),
     errno.ENOENT: (
         InvalidRequestError,
         "no monitor address was given, or the user has no key",

@@ -72,9 +72,9 @@ class LibrbdImage:
     """An image on its own Ceph client, loaded, uncached.
 
     The constructor connects, opens, loads and checks the effective cache
-    setting; the passphrases stay the caller's to wipe.  Raises ForbiddenError
-    or UnavailableError from connecting, NotFoundError, SecretError for a wrong
-    passphrase, HeaderError for a missing or damaged header, UnsupportedError
+    setting; the passphrases stay the caller's to wipe.  Raises SecretError for
+    a wrong cephx key or passphrase, UnavailableError when no monitor answers,
+    NotFoundError, HeaderError for a missing or damaged header, UnsupportedError
     for a foreign cipher, PreconditionError when a cache is configured.
 
     All sizes are effective bytes.  Methods may be called from any thread and

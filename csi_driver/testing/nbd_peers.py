@@ -81,6 +81,7 @@ def fio_verify(path: Path, *, mode: str = "randwrite", size: int, block: str) ->
         *("--name=verify", "--ioengine=nbd", f"--uri={uri(path)}"),
         *(f"--rw={mode}", f"--bs={block}", f"--size={size}", "--iodepth=32"),
         *("--verify=crc32c", "--do_verify=1", "--verify_fatal=1"),
+        "--verify_state_save=0",  # it would be a file in the working directory
         *("--fsync=64", "--output-format=json", "--randrepeat=0"),
     )
     (job,) = json.loads(output[output.index("{") :])["jobs"]

@@ -23,9 +23,6 @@ CONTROL_SECONDS: Final = 20.0
 OPEN_SECONDS: Final = 180.0
 """For opening: a passphrase's key derivation on a busy machine takes long."""
 
-GROW_SECONDS: Final = 300.0
-"""For growing: librbd resizes the object map too, which takes its time."""
-
 CLOSE_SECONDS: Final = 20.0
 """For closing; a worker that takes longer is killed, and the key with it."""
 

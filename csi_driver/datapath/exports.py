@@ -21,7 +21,6 @@ from csi_driver.datapath.attachment import Devices
 from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CLOSE_SECONDS
 from csi_driver.datapath.export import CONTROL_SECONDS
-from csi_driver.datapath.export import GROW_SECONDS
 from csi_driver.datapath.export import RELEASE_SECONDS
 from csi_driver.datapath.export import RESTARTED
 from csi_driver.datapath.export import LiveExport
@@ -107,10 +106,15 @@ class Exports:
             self._close(volume_id)
 
     def grow(self, volume_id: VolumeId) -> EffectiveSize:
-        """Bring image, export and device to the record's desired size."""
+        """Bring image, export and device to the record's desired size.
+
+        As long as Ceph takes: a worker that is late because Ceph does not
+        answer still serves, and killing it would fail its mounted filesystem.
+        Who asked may give up; the volume stays busy until the work has ended.
+        """
         with self._guarded(volume_id):
             export = self._required(volume_id)
-            sized = export.worker.ask(GrowImage(), GROW_SECONDS)
+            sized = export.worker.ask(GrowImage(), None)
             if not isinstance(sized, Sized):
                 raise InternalError(f"a worker answered {type(sized).__name__}")
             device = export.opened.device
@@ -119,7 +123,7 @@ class Exports:
             )
             export.resized(sized.size)
             self._state.store(export.saved)
-            done(export.worker.ask(ConfirmSize(sized.size), CONTROL_SECONDS))
+            done(export.worker.ask(ConfirmSize(sized.size), None))
             return sized.size
 
     def status(self, volume_id: VolumeId | None) -> tuple[ExportStatus, ...]:
@@ -265,7 +269,7 @@ class Exports:
 
     def _answers(self, export: LiveExport) -> bool:
         try:
-            answer = export.worker.ask(Count(), CONTROL_SECONDS)
+            answer = export.worker.ask_if_idle(Count(), CONTROL_SECONDS)
         except DriverError:
             return False
         return isinstance(answer, Counters) and not answer.fenced

@@ -8,6 +8,7 @@ so that opening a volume does not pay for Python's start.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +50,10 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """One worker process and the conversation with it.
 
-    One question is asked at a time.  A worker that does not answer in time is
-    killed, since the answer to the next question could be the late one.
+    One question is asked at a time.  A worker that does not answer `ask` in
+    time is killed, since the answer to the next question could be the late one.
+    Where a mounted volume would die with it, there is no bound, or nobody waits
+    (`ask_if_idle`).
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -102,32 +107,48 @@ class Worker:
         if self._ended.is_set():
             on_end()
 
-    def ask(self, message: Message, seconds: float) -> Message:
+    def ask(self, message: Message, seconds: float | None) -> Message:
         """Send a message, return the answer; raise the error that it is.
 
         ExportLostError if the worker ends instead of answering,
         UnavailableError if it does not answer in time: it is killed then.
+        With None the answer is waited for as long as the worker lives.
         """
-        with self._asking:
+        with self._conversation(seconds):
             return self._ask(message, None, seconds)
 
     def give_socket(self, passed: socket.socket, seconds: float) -> None:
         """Let it serve a connected socket, which is closed here."""
-        with passed, self._asking:
+        with passed, self._conversation(seconds):
             self._ask(TakeSocket(), passed, seconds)
 
     def ask_if_idle(self, message: Message, seconds: float) -> Message | None:
-        """As `ask`, but None when another question is open."""
+        """As `ask`, but nobody is killed, and another question is not waited for.
+
+        None while one is open, or if the answer does not come in time.  It is
+        thrown away when it comes; until then the worker is not idle.
+        """
         if not self._asking.acquire(blocking=False):
             return None
+        answer: Future[Message] = Future()
+
+        def converse() -> None:
+            try:
+                answer.set_result(self._ask(message, None, None))
+            except DriverError as error:
+                answer.set_exception(error)
+            finally:
+                self._asking.release()
+
+        threading.Thread(target=converse, daemon=True, name="question").start()
         try:
-            return self._ask(message, None, seconds)
-        finally:
-            self._asking.release()
+            return answer.result(seconds)
+        except TimeoutError:
+            return None
 
     def greet(self) -> None:
         """Wait until it has started, and log what its machine does not permit."""
-        with self._asking:
+        with self._conversation(START_SECONDS):
             ready = self._receive(START_SECONDS)
         if not isinstance(ready, Ready):
             raise InternalError(f"a worker began with {type(ready).__name__}")
@@ -153,8 +174,20 @@ class Worker:
         """Close the conversation, which ends a worker."""
         self._socket.close()
 
+    @contextlib.contextmanager
+    def _conversation(self, seconds: float | None) -> Iterator[None]:
+        """Be the only one who asks; a worker that is busy too long is killed."""
+        if not self._asking.acquire(timeout=-1 if seconds is None else seconds):
+            self.kill()
+            text = f"worker {self.pid} was busy for {seconds:.0f} s and was killed"
+            raise UnavailableError(text)
+        try:
+            yield
+        finally:
+            self._asking.release()
+
     def _ask(
-        self, message: Message, passed: socket.socket | None, seconds: float
+        self, message: Message, passed: socket.socket | None, seconds: float | None
     ) -> Message:
         try:
             wire.send(self._socket, message)
@@ -167,7 +200,7 @@ class Worker:
             raise answer.to_error()
         return answer
 
-    def _receive(self, seconds: float) -> Message:
+    def _receive(self, seconds: float | None) -> Message:
         self._socket.settimeout(seconds)
         try:
             return wire.receive(self._socket)
@@ -175,8 +208,9 @@ class Worker:
             raise self._lost() from error
         except (UnavailableError, InvalidRequestError) as error:
             self.kill()
-            text = f"worker {self.pid} did not answer within {seconds:.0f} s"
-            raise UnavailableError(f"{text} and was killed ({error})") from error
+            within = "" if seconds is None else f" within {seconds:.0f} s"
+            text = f"worker {self.pid} did not answer{within} and was killed"
+            raise UnavailableError(f"{text} ({error})") from error
 
     def _lost(self) -> ExportLostError:
         self._ended.wait(1.0)

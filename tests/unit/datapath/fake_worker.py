@@ -34,6 +34,7 @@ from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.sizes import EffectiveSize
 
 SIZE = EffectiveSize(1 << 20)
+SLOW_SECONDS = 0.6
 
 
 def die() -> None:
@@ -75,6 +76,8 @@ def serve(control: socket.socket, request: OpenImage) -> None:
         message = wire.receive(control)
         if user == "hangs":
             time.sleep(60)
+        if user == "is-slow" and not isinstance(message, TakeSocket | CloseImage):
+            time.sleep(SLOW_SECONDS)
         wire.send(control, answer(control, message))
         if isinstance(message, CloseImage):
             return None

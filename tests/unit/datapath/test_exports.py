@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from csi_driver.datapath import exports as exports_module
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.workers import Worker
@@ -24,6 +25,7 @@ from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SecretError
+from tests.unit.datapath import fake_worker
 
 if TYPE_CHECKING:
     from tests.unit.datapath.conftest import MakeNode
@@ -165,6 +167,50 @@ def test_a_hanging_worker_is_killed_and_released(
     assert saved.worker is not None
     assert saved.worker.wait_gone(0)
     assert list(node.state.all()) == []
+
+
+def test_no_question_about_a_slow_worker_kills_it(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 0.1)
+    node.exports.open(open_volume("is-slow"))
+    (status,) = node.exports.status(None)
+    assert status.alive
+    assert status.counters is None, "it takes longer than we wait"
+    pid = worker_pid(node, open_volume)
+    (status,) = node.exports.status(None)
+    assert (status.alive, status.worker_pid) == (True, pid)
+    deadline = time.monotonic() + 10
+    monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 5.0)
+    while node.exports.status(None)[0].counters is None:
+        assert time.monotonic() < deadline, "the late answer was not taken"
+
+
+def test_growing_waits_for_ceph_and_kills_nobody(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = 2 * fake_worker.SLOW_SECONDS
+    monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 0.1)
+    monkeypatch.setattr(node.devices, "grow", lambda *_: None)
+    node.exports.open(open_volume("is-slow"))
+    pid = worker_pid(node, open_volume)
+    begin = time.monotonic()
+    assert node.exports.grow(open_volume().volume_id).count == 2 * SIZE
+    assert time.monotonic() - begin >= slow
+    assert worker_pid(node, open_volume) == pid
+
+
+def test_a_close_does_not_wait_for_a_late_answer_for_ever(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.devices.takes_socket = False
+    monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 0.1)
+    node.exports.open(open_volume("hangs"))
+    assert node.exports.status(None)[0].counters is None
+    begin = time.monotonic()
+    node.exports.close(open_volume().volume_id)
+    assert time.monotonic() - begin < 10
+    assert node.exports.status(None) == ()
 
 
 def test_growing_reaches_image_device_and_state(

@@ -88,13 +88,19 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+\Z")
 class MountOptions:
     """How a filesystem is mounted.
 
-    `no_uuid`: for an xfs clone, whose UUID is its source's, which may be
-    mounted on the same node.
+    `flags` may ask for "ro", too.  `no_uuid`: for an xfs clone, whose UUID is
+    its source's, which may be mounted on the same node.
     """
 
     flags: tuple[str, ...] = ()
     read_only: bool = False
     no_uuid: bool = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether files can be written; of several flags the last one counts."""
+        chosen = [flag for flag in self.flags if flag in {"ro", "rw"}]
+        return not self.read_only and chosen[-1:] != ["ro"]
 
 
 def check_flags(flags: Sequence[str]) -> None:
@@ -209,12 +215,12 @@ def mount_device(
     if found is not None:
         expected = f"{filesystem} of {device}"
         matches = found.numbers == numbers and found.root == "/"
-        _require_same(found, target, expected, matches, options.read_only)
+        _require_same(found, target, expected, matches, not options.writable)
         return
-    flags = list(options.flags)
+    flags = [flag for flag in options.flags if flag not in {"ro", "rw"}]
     if options.no_uuid and filesystem == "xfs" and "nouuid" not in flags:
         flags.append("nouuid")
-    flags.append("ro" if options.read_only else "rw")
+    flags.append("rw" if options.writable else "ro")
     arguments = ["--types", filesystem, "--options", ",".join(flags)]
     _mount([*arguments, "--", str(device), canonical(target)])
 

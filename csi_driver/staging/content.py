@@ -94,7 +94,7 @@ def mount(place: Place, filesystem: Filesystem) -> None:
         read_only=place.read_only,
     )
     mounts.mount_device(place.device, place.staging_path, filesystem.value, options)
-    if not place.read_only:
+    if options.writable:
         grow(place.device, filesystem, place.staging_path)
 
 

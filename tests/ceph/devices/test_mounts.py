@@ -94,6 +94,21 @@ def test_read_only_and_flags_are_honoured(device: Device, work_directory: Path) 
         (target / "file").write_text("x")
 
 
+@pytest.mark.parametrize(
+    ("flags", "read_only"),
+    [(("ro",), True), (("ro", "noatime", "rw"), False), (("rw", "ro"), True)],
+)
+def test_a_flag_asks_for_read_only_like_the_access_mode(
+    device: Device, work_directory: Path, flags: tuple[str, ...], read_only: bool
+) -> None:
+    filesystems.make(device.path, "ext4")
+    target = work_directory / "target"
+    for _ in range(2):
+        mounts.mount_device(device.path, target, "ext4", MountOptions(flags))
+        assert mounts.require_mounted(target).read_only is read_only
+    assert count(target) == 1
+
+
 def test_a_device_without_that_filesystem_is_an_error(
     device: Device, work_directory: Path
 ) -> None:

@@ -217,6 +217,15 @@ def test_a_reader_changes_nothing(world: World) -> None:
     assert world.tools.options == MountOptions(("noatime",), read_only=True)
 
 
+def test_what_a_flag_makes_read_only_is_not_grown_mounted(world: World) -> None:
+    world.set_state(FilesystemState.XFS)
+    world.tools.found = Signature("xfs", None, None)
+    world.settle(
+        dataclasses.replace(WRITER, filesystem=Filesystem.XFS, mount_flags=("ro",))
+    )
+    assert world.names == ["probe", "check", "grow unmounted", "mount"]
+
+
 def test_a_reader_makes_nothing(world: World) -> None:
     with pytest.raises(PreconditionError, match="writable once"):
         world.settle(read_only=True)

@@ -4,6 +4,13 @@
 Every step can be repeated: the record goes to `collecting` first, so that
 nothing can begin to depend on the image any more; then header and key ring
 are destroyed, then the image, then its entry in the directory.
+
+Two collectors keep off each other's images.  librbd does not: whoever takes
+the lock of an image that another client is removing finds its object map gone,
+notes that in the image's header, and with it brings the removed header object
+back for ever (seen on 18.2.7).  So a collector that has an image open alone
+reads the record only then, and leaves one that is `collecting` already to the
+process that made it so, unless that must be dead.
 """
 
 from __future__ import annotations
@@ -30,6 +37,7 @@ from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
+from csi_driver.provisioning.patience import LockPatience
 
 _PAGE: Final = 500
 
@@ -39,7 +47,7 @@ class Outcome(enum.Enum):
 
     REMOVED = "removed"
     KEPT = "kept: snapshots or clones depend on it"
-    BUSY = "kept: somebody has it open"
+    BUSY = "kept: somebody has it open or is collecting it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,14 +69,21 @@ def pending(pool: Pool) -> list[Entry]:
     return found
 
 
-def collect(pool: Pool, entry: Entry) -> Collected:
+def collect(
+    pool: Pool,
+    entry: Entry,
+    patience: LockPatience | None = None,
+) -> Collected:
     """Remove one tombstone if nothing needs it.
 
-    `pool` belongs to a Rados instance of the collector's own.  RecordError if
+    `pool` belongs to a Rados instance of the collector's own; `patience` is
+    kept from one look to the next.  RecordError if
     the image under the entry is not a tombstone: then nothing is touched.
     """
     try:
-        outcome = _collect_whole(pool, entry) if entry.image_id else None
+        outcome = None
+        if entry.image_id:
+            outcome = _collect_whole(pool, entry, patience or LockPatience())
         if outcome is None:
             _remove_rest(pool, entry)
             outcome = Outcome.REMOVED
@@ -76,10 +91,16 @@ def collect(pool: Pool, entry: Entry) -> Collected:
         outcome = Outcome.BUSY
     if outcome is Outcome.REMOVED:
         Directory(pool).forget(entry)
+        if patience is not None:
+            patience.forget(entry.image_id)
     return Collected(entry, outcome)
 
 
-def _collect_whole(pool: Pool, entry: Entry) -> Outcome | None:
+def _collect_whole(
+    pool: Pool,
+    entry: Entry,
+    patience: LockPatience,
+) -> Outcome | None:
     """Collect an image that can be opened; None if it cannot."""
     try:
         image = pool.open_raw(entry.image_id)
@@ -87,7 +108,7 @@ def _collect_whole(pool: Pool, entry: Entry) -> Outcome | None:
         return None
     with image:
         name = image.name
-        outcome = _prepare(pool, image)
+        outcome = _prepare(pool, image, patience)
     if outcome is Outcome.REMOVED:
         try:
             with contextlib.suppress(NotFoundError):
@@ -116,10 +137,17 @@ def _remove_rest(pool: Pool, entry: Entry) -> None:
         pool.remove_image(entry.image_name)
 
 
-def _prepare(pool: Pool, image: RawImage) -> Outcome:
+def _prepare(pool: Pool, image: RawImage, patience: LockPatience) -> Outcome:
     """Take the image to where only its removal is left."""
-    _require_tombstone(read_record(pool, image.image_id))
     if image.foreign_watchers():
+        return Outcome.BUSY
+    # Read behind the look for watchers: a collector that closed it before that
+    # has stored its state, and one that opens it from now on sees us.
+    found = read_record(pool, image.image_id)
+    _require_tombstone(found)
+    if found.state is VolumeState.COLLECTING and not patience.ours_or_dead(
+        image.image_id, "another collector"
+    ):
         return Outcome.BUSY
     image.acquire_lock()
     if image.dependants():
@@ -131,6 +159,7 @@ def _prepare(pool: Pool, image: RawImage) -> Outcome:
             return present
         return present.moved_to(VolumeState.COLLECTING)
 
+    patience.begin(image.image_id)
     record = change_record(pool, image.image_id, collecting)
     if record.mode.encrypted:
         with contextlib.suppress(ExhaustedError):

@@ -24,6 +24,7 @@ from csi_driver.provisioning.collection import Collected
 from csi_driver.provisioning.collection import Outcome
 from csi_driver.provisioning.collection import collect
 from csi_driver.provisioning.collection import pending
+from csi_driver.provisioning.patience import LockPatience
 
 INTERVAL: Final = 5.0
 """Seconds between two looks; an empty look is one small read for each pool."""
@@ -39,10 +40,12 @@ class Collector:
         connector: Connector,
         connections: SharedConnections,
         clusters: Clusters,
+        patience: LockPatience | None = None,
     ) -> None:
         self._connector = connector
         self._connections = connections
         self._clusters = clusters
+        self._patience = patience or LockPatience()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,7 +100,7 @@ class Collector:
                 if self._stopping.is_set():
                     break
                 try:
-                    results.append(collect(own, entry))
+                    results.append(collect(own, entry, self._patience))
                 except UnavailableError:
                     raise
                 except DriverError as error:

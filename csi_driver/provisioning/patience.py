@@ -12,6 +12,8 @@ DEAD_AFTER: Final = 15.0
 """Seconds.  A create takes under one; and breaking a lock fences its owner, so
 one that is only slow fails instead of doing harm."""
 
+_OURS: Final = "this process"
+
 
 class LockPatience:
     """Remembers since when each image has been seen in whose hands.
@@ -38,6 +40,17 @@ class LockPatience:
                 self._since[image] = (owner, now)
                 return False
             return now - since >= self._dead_after
+
+    def begin(self, image: str) -> None:
+        """Note that this process has the image in hand itself."""
+        with self._lock:
+            self._since[image] = (_OURS, self._clock())
+
+    def ours_or_dead(self, image: str, owner: str) -> bool:
+        """As `presumed_dead`; True as well for what this process has in hand."""
+        with self._lock:
+            seen, _ = self._since.get(image, ("", 0.0))
+        return seen == _OURS or self.presumed_dead(image, owner)
 
     def forget(self, image: str) -> None:
         """Drop what is remembered of an image that is finished."""

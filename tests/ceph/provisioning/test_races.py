@@ -21,6 +21,7 @@ from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import MIB
 from csi_driver.images.port import Pool
 from csi_driver.images.records import find_record
+from csi_driver.provisioning.collector import Collector
 from tests.ceph.provisioning.real import CephWorld
 
 REPO = Path(__file__).parents[3]
@@ -175,3 +176,26 @@ def test_all_of_many_equal_calls_at_once_get_one_volume(world: CephWorld) -> Non
     assert len(set(found)) == 1
     assert {type(each).__name__ for each in failed} <= {"PendingError", "ConflictError"}
     assert len(world.images()) == 1
+
+
+def test_many_collectors_at_once_leave_nothing(world: CephWorld) -> None:
+    """Librbd would bring back the header of an image that two remove."""
+    for number in range(16):
+        world.volumes.delete(world.create(f"volume-{number}").volume_id)
+    collectors = [world.controller().collector for _ in range(4)]
+    failed: list[DriverError] = []
+
+    def look(collector: Collector) -> None:
+        try:
+            collector.look(world.cluster, world.pool_name, world.namespace)
+        except DriverError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=look, args=(each,)) for each in collectors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    world.collect_all()
+    assert world.content() == {}

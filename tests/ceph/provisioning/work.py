@@ -34,6 +34,8 @@ would only make the tests wait longer."""
 class ChildWorld(World):
     """The place that the arguments name, seen from a child."""
 
+    patience = 15.0
+
     def __init__(self, connector: Connector, arguments: Arguments) -> None:
         clusters = parse_clusters(arguments["config"])
         (config,) = clusters.by_id.values()

@@ -84,7 +84,7 @@ class World(abc.ABC):
         """Return another controller on the same place."""
         used = connector or self.connector
         shared = SharedConnections(used, self.clusters)
-        collector = Collector(used, shared, self.clusters)
+        collector = Collector(used, shared, self.clusters, LockPatience(self.patience))
         volumes = Volumes(
             connector=used,
             connections=shared,

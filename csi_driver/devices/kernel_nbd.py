@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import socket
 from typing import Final
@@ -43,6 +44,7 @@ from csi_driver.domain.errors import UnavailableError
 
 DEAD_CONNECTION_SECONDS: Final = 24 * 3600
 REQUEST_TIMEOUT_MS: Final = 1000
+CLAIM_SECONDS: Final = 2.0
 
 _NAME: Final = re.compile(r"nbd(\d+)\Z")
 
@@ -166,7 +168,9 @@ class KernelNbd:
         """Disconnect; success if the device is already gone.
 
         Raises PreconditionError if it serves another volume, InUseError while
-        it is mounted here or somebody keeps it open.
+        it is mounted, here or in another mount namespace, with nothing changed
+        then.  So it does for a process that keeps it open; the kernel does not
+        tell of that one before, and its I/O has failed.
         """
         name = device.path.name
         if not is_connected(name):
@@ -177,6 +181,11 @@ class KernelNbd:
             raise InUseError(
                 f"{device.path} of volume {device.identity} is mounted on "
                 f"{users[0].mount_point}: unmount it first"
+            )
+        if _claimed(device):
+            raise InUseError(
+                f"{device.path} of volume {device.identity} is mounted in another "
+                "mount namespace, or a tool works on it: end that first"
             )
         self._disconnect(_index(name), device)
 
@@ -276,6 +285,26 @@ def is_connected(name: str) -> bool:
         sysfs.read_attribute(sysfs.BLOCK / name / "pid") is not None
         or sysfs.size(name) > 0
     )
+
+
+def _claimed(device: Device) -> bool:
+    """Say whether a filesystem or a tool has the device for itself (open(2)).
+
+    Opening a device whose server is dead may wait for it: such a one is not
+    waited for, since nobody's I/O on it can be saved.
+    """
+
+    def claim() -> bool:
+        try:
+            os.close(os.open(device.path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno == errno.EBUSY
+        return False
+
+    try:
+        return bounded(f"opening {device.path}", CLAIM_SECONDS, claim)
+    except UnavailableError:
+        return False
 
 
 def _index(name: str) -> int:

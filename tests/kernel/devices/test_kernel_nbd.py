@@ -228,6 +228,41 @@ def test_a_device_that_is_kept_open_goes_at_the_last_close(
     assert not kernel_nbd.is_connected(device.path.name)
 
 
+def test_a_mount_that_is_not_seen_here_keeps_the_device(
+    attach: Attach, work_directory: Path
+) -> None:
+    """As a lazily detached mount, or one in a container, it is in no list."""
+    device = attach()
+    filesystems.make(device.path, "ext4")
+    place = work_directory / "elsewhere"
+    place.mkdir()
+    script = (
+        'mount "$0" "$1" && echo mounted && read -r go && echo kept > "$1/file" &&'
+        ' sync --file-system "$1" && cat "$1/file" && read -r go; umount "$1"'
+    )
+    hidden = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, str(device.path), str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert hidden.stdin is not None
+    assert hidden.stdout is not None
+    try:
+        assert hidden.stdout.readline() == "mounted\n"
+        assert not mounts.at(mounts.read_mounts(), place)
+        impatient = KernelNbd(timeout=1)
+        with pytest.raises(InUseError, match="namespace"):
+            impatient.detach(device)
+        print("go", file=hidden.stdin, flush=True)
+        assert hidden.stdout.readline() == "kept\n", "its I/O goes on"
+    finally:
+        hidden.communicate("go\n", timeout=20)
+    assert hidden.returncode == 0
+    impatient.detach(device)
+    assert not kernel_nbd.is_connected(device.path.name)
+
+
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
 def test_a_filesystem_lives_on_it_and_grows_mounted(
     attach: Attach,

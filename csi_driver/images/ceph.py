@@ -8,6 +8,7 @@ import binascii
 import contextlib
 import json
 import struct
+import threading
 import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -180,7 +181,8 @@ class CephPool:
 
     def free_bytes(self) -> int:
         """Return `ceph df`'s figure for the pool, its quota counted in."""
-        command = json.dumps({"prefix": "df", "format": "json"})
+        # Without "detail" Ceph tells no quota.
+        command = json.dumps({"prefix": "df", "detail": "detail", "format": "json"})
         with mapped("asking for free space"):
             status, answer, text = self._instance.mon_command(command, b"")
         if status:
@@ -213,7 +215,8 @@ class CephConnection:
         self._instance = instance
         with mapped("reading this client's address"):
             self._address = str(instance.get_addrs()).rsplit(" ", 1)[-1]
-        self._ioctxs: list[Any] = []
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str, Location], tuple[CephPool, Any]] = {}
         self._handles: weakref.WeakSet[CephImage] = weakref.WeakSet()
 
     @property
@@ -243,22 +246,34 @@ class CephConnection:
         """Disconnect; handles that are still open are closed first."""
         for handle in list(self._handles):
             handle.close()
-        for ioctx in self._ioctxs:
+        with self._lock:
+            opened = list(self._pools.values())
+        for _, ioctx in opened:
             ioctx.close()
         self._instance.shutdown()
 
     def _open(self, name: str, location: Location) -> CephPool:
-        with mapped(f"opening pool {name!r}"):
-            ioctx = self._instance.open_ioctx(name)
-        ioctx.set_namespace(location.namespace)
-        self._ioctxs.append(ioctx)
-        return CephPool(
-            self._instance,
-            ioctx,
-            location,
-            self._address,
-            self._handles,
-        )
+        """Return the pool, opened once: a shared connection lives for months."""
+        with self._lock:
+            known = self._pools.get((name, location))
+            if known is not None:
+                return known[0]
+            with mapped(f"opening pool {name!r}"):
+                ioctx = self._instance.open_ioctx(name)
+            ioctx.set_namespace(location.namespace)
+            # A full pool is an error then, not a wait until there is room; and
+            # what takes no room, such as a change of a record, is carried out,
+            # so that volumes can be deleted from it (`rbd rm` does the same).
+            ioctx.set_osdmap_full_try()
+            pool = CephPool(
+                self._instance,
+                ioctx,
+                location,
+                self._address,
+                self._handles,
+            )
+            self._pools[name, location] = (pool, ioctx)
+            return pool
 
 
 class CephConnector:

@@ -259,10 +259,8 @@ class Volumes:
 def _require_room(pool: Pool) -> None:
     """Refuse a pool without room for a header, before anything is written.
 
-    librados lets a write to a full pool wait until there is room, for hours if
-    need be (measured on 18.2.7: a pool over its quota answers EDQUOT only to
-    clients that ask for it), and a call that waits in there cannot be
-    cancelled.  ExhaustedError says how much room there is.
+    Ceph refuses the first write that takes room, too, but by then there is
+    something to clean up.  ExhaustedError says how much room there is.
     """
     try:
         free = pool.free_bytes()

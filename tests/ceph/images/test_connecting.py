@@ -19,6 +19,8 @@ from csi_driver.images.ceph import CephConnector
 from csi_driver.images.ceph import connect
 from csi_driver.images.probe import probe_library
 from tests.ceph.images.conftest import Lab
+from tests.contract.images.worlds import NAMESPACE
+from tests.contract.images.worlds import POOL
 
 STRANGER = base64.b64encode(bytes.fromhex("0100aaaaaaaa000000001000") + bytes(16))
 KEYS = {
@@ -76,3 +78,12 @@ def _threads() -> int:
 
 def test_this_machines_librbd_is_good_enough() -> None:
     probe_library()
+
+
+def test_a_long_lived_connection_opens_each_pool_once(lab: Lab) -> None:
+    """The collector asks every few seconds, for months."""
+    first = lab.ceph.pool(POOL, NAMESPACE)
+    assert lab.ceph.pool(POOL, NAMESPACE) is first
+    assert lab.ceph.pool_at(first.location) is first
+    assert lab.ceph.pool(POOL) is not first
+    assert lab.ceph.pool(POOL).location.namespace == ""

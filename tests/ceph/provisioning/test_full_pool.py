@@ -128,4 +128,5 @@ def test_a_full_pool_refuses_new_volumes_and_lets_old_ones_go(
     quickly(world.collect_all)
     assert world.content() == {}
     set_quota(world.pool_name, 0)
-    assert world.volumes.create(world.request("new"))
+    world.volumes.create(world.request("new"))
+    assert world.names() == ["new"]

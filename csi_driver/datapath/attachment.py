@@ -7,7 +7,6 @@ child.  How devices work is left to `devices`.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 from typing import Protocol
@@ -15,13 +14,11 @@ from typing import Protocol
 import structlog
 
 from csi_driver.devices import attach
-from csi_driver.devices import kernel_nbd
 from csi_driver.devices.device import AttachMethod
 from csi_driver.devices.device import Device
 from csi_driver.devices.device import DeviceKind
 from csi_driver.devices.fuse_loop import FuseLoop
 from csi_driver.devices.kernel_nbd import KernelNbd
-from csi_driver.devices.netlink import NbdControl
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InvalidRequestError
 
@@ -32,7 +29,6 @@ Nothing replaces a dead worker under its device yet, so waiting longer would
 only turn an error into a hang.
 """
 
-_NUMBER: Final = re.compile(r"nbd(\d+)")
 _log = structlog.get_logger(__name__)
 
 
@@ -60,10 +56,9 @@ class NodeDevices:
         self._directory = directory
         self._default = default
         self._chosen: dict[str, AttachMethod] = {}
+        self._kernel = KernelNbd(dead_connection_seconds=DEAD_CONNECTION_SECONDS)
         self._ways: dict[DeviceKind, AttachMethod] = {
-            DeviceKind.KERNEL: KernelNbd(
-                dead_connection_seconds=DEAD_CONNECTION_SECONDS
-            ),
+            DeviceKind.KERNEL: self._kernel,
             DeviceKind.FUSE: FuseLoop(directory),
         }
 
@@ -105,12 +100,8 @@ class NodeDevices:
         nbdfuse fails requests by itself when its server is gone, so that its
         loop device needs nothing; it goes when its volume is closed or opened.
         """
-        if device.kind is not DeviceKind.KERNEL:
-            return
-        name = device.path.name
-        number = _NUMBER.fullmatch(name)
-        if number and kernel_nbd.backend(name) == device.identity:
-            NbdControl().disconnect(int(number.group(1)))
+        if device.kind is DeviceKind.KERNEL:
+            self._kernel.cut_off(device)
 
 
 def cut_off_quietly(devices: Devices, device: Device) -> None:

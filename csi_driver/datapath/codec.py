@@ -70,6 +70,23 @@ def from_json(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
     raise TypeError(message)
 
 
+def split(lengths: Any, raw: bytes | bytearray | memoryview) -> list[SecretBytes]:
+    """Cut the secret part of a frame into its secrets; they are copies."""
+    well_formed = isinstance(lengths, list) and all(
+        type(each) is int and each >= 0 for each in lengths
+    )
+    if not well_formed or sum(lengths) != len(raw):
+        message = "a message of the datapath has secrets of other lengths"
+        raise InvalidRequestError(message)
+    secrets = []
+    begin = 0
+    for length in lengths:
+        with memoryview(raw)[begin : begin + length] as part:
+            secrets.append(SecretBytes(bytearray(part)))
+        begin += length
+    return secrets
+
+
 def _object(wanted: type, found: Any, secrets: Sequence[SecretBytes]) -> Any:
     if issubclass(wanted, enum.Enum):
         try:

@@ -8,7 +8,6 @@ back when their volume is closed, or broken when it is opened again.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,6 +17,7 @@ from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CONTROL_SECONDS
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.messages import Release
+from csi_driver.datapath.own_user import read_key
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.workers import WorkerPool
@@ -26,9 +26,7 @@ from csi_driver.datapath.workers import end_leftover
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
-from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
-from csi_driver.domain.secrets import SecretBytes
 
 ORPHAN_PATIENCE: Final = 5.0
 """Seconds in which a worker without a supervisor should have ended by itself."""
@@ -100,7 +98,7 @@ class Leftovers:
             volume_id=volume_id,
             monitors=config.monitors,
             user_id=config.user_id,
-            key=_read_key(config),
+            key=read_key(config),
             node_id=saved.node_id,
             boot_id=self._boot_id,
             predecessor=predecessor,
@@ -132,18 +130,3 @@ class Leftovers:
         if self._clusters is None:
             return None
         return self._clusters.by_id.get(volume_id.location.cluster)
-
-
-def _read_key(config: ClusterConfig) -> SecretBytes:
-    """Read the driver's own cephx key.
-
-    `images` has the same; it brings librados, which is for workers alone.
-    """
-    try:
-        return SecretBytes(Path(config.key_file).read_bytes().strip())
-    except OSError as error:
-        message = (
-            f"the cephx key of client.{config.user_id} cannot be read from"
-            f" {config.key_file}: {error.strerror}"
-        )
-        raise UnavailableError(message) from error

@@ -225,6 +225,16 @@ class Ready:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Prepare:
+    """Connect to a cluster ahead of the volume to come; answered by Done."""
+
+    cluster: str
+    monitors: tuple[str, ...]
+    user_id: str
+    key: SecretBytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class OpenImage:
     """Open, load, lock, register, and be ready to serve.
 
@@ -313,6 +323,7 @@ type Message = (
     | Done
     | Failed
     | Ready
+    | Prepare
     | OpenImage
     | Connected
     | Proceed
@@ -366,7 +377,7 @@ def decode(text: bytes, raw: bytes | bytearray | memoryview) -> Message:
     if wanted is None or len(envelope) != _ENVELOPE_FIELDS:
         message = "a message of the datapath is of no known kind"
         raise InvalidRequestError(message)
-    secrets = _split(lengths, raw)
+    secrets = codec.split(lengths, raw)
     found: Message = codec.from_json(wanted, fields, secrets)
     named: list[SecretBytes] = []
     codec.to_json(found, named)
@@ -377,20 +388,3 @@ def decode(text: bytes, raw: bytes | bytearray | memoryview) -> Message:
 
 
 _ENVELOPE_FIELDS: Final = 4
-
-
-def _split(lengths: Any, raw: bytes | bytearray | memoryview) -> list[SecretBytes]:
-    """Cut the secret part into its secrets."""
-    well_formed = isinstance(lengths, list) and all(
-        type(each) is int and each >= 0 for each in lengths
-    )
-    if not well_formed or sum(lengths) != len(raw):
-        message = "a message of the datapath has secrets of other lengths"
-        raise InvalidRequestError(message)
-    secrets = []
-    begin = 0
-    for length in lengths:
-        with memoryview(raw)[begin : begin + length] as part:
-            secrets.append(SecretBytes(bytearray(part)))
-        begin += length
-    return secrets

@@ -44,6 +44,9 @@ from csi_driver.domain.errors import InternalError
 CEILING: Final = 1 << 46
 """Bytes (64 TiB) that an export announces to nbdfuse, which asks only once."""
 
+REFILL_DELAY: Final = 0.3
+"""Seconds after an open until the next worker starts: the stage ends meanwhile."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -87,7 +90,7 @@ def open_export(
             _restore(means.state, volume, before)
         raise
     finally:
-        means.pool.refill()
+        means.pool.refill(REFILL_DELAY)
     return export
 
 

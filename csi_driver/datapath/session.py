@@ -3,8 +3,8 @@
 
 The order of opening is what makes one writer: connect, open, load, take the
 lock, and only then read the record, which cannot change its owner any more.
-Records go over a second Ceph client of the same process, which is connected
-beside the load.
+Records go over a second Ceph client of the same process, which was connected
+in advance (`prepared`) or is connected beside the load.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.messages import Predecessor
+from csi_driver.datapath.prepared import Prepared
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
@@ -209,8 +210,12 @@ class Session:
         )
 
 
-def open_session(request: OpenImage, announce: Announce) -> tuple[Session, int]:
+def open_session(
+    request: OpenImage, announce: Announce, prepared: Prepared | None = None
+) -> tuple[Session, int]:
     """Open a volume; return its session and NBD's flags of the export.
+
+    `prepared` is a client for the record, if there is one; it is used or closed.
 
     Raises InUseError with the holder's name, SecretError, HeaderError,
     PreconditionError and what else `images` and `nbd` raise; nothing stays open
@@ -220,7 +225,7 @@ def open_session(request: OpenImage, announce: Announce) -> tuple[Session, int]:
     with contextlib.ExitStack() as undo:
         undo.callback(volume.wipe)
         with ThreadPoolExecutor(max_workers=1) as beside:
-            holding = beside.submit(_hold, request)
+            holding = beside.submit(_hold, request, prepared)
             try:
                 image = _load(volume)
             except BaseException:
@@ -256,15 +261,16 @@ def _load(volume: OpenVolume) -> LibrbdImage:
         raise ownership.missing_header(error, str(volume.volume_id)) from error
 
 
-def _hold(request: OpenImage) -> Holdings:
-    """Connect for the record, beside the load.
+def _hold(request: OpenImage, prepared: Prepared | None) -> Holdings:
+    """Connect for the record, unless that is done already, beside the load.
 
     A reader keeps the handle that was opened for writing, and never writes: it
     is the watcher that others see.
     """
     volume = request.volume
     with contextlib.ExitStack() as undo:
-        connection, pool = connect_pool(
+        ready = prepared.take(volume) if prepared is not None else None
+        connection, pool = ready or connect_pool(
             volume.volume_id, volume.monitors, volume.user_id, volume.key
         )
         undo.callback(connection.close)

@@ -38,6 +38,7 @@ from csi_driver.datapath.messages import Ping
 from csi_driver.datapath.messages import Sized
 from csi_driver.datapath.messages import Status
 from csi_driver.datapath.messages import Statuses
+from csi_driver.datapath.own_user import preparation
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.state import current_boot_id
 from csi_driver.datapath.workers import WorkerPool
@@ -82,7 +83,7 @@ def serve(
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = StateDirectory(state_dir)
     with _sole_owner(state_dir), _stop_event() as stop:
-        pool = WorkerPool()
+        pool = WorkerPool(preparation=lambda: preparation(clusters))
         pool.refill()
         devices = NodeDevices(run_dir / "fuse", method)
         leftovers = Leftovers(

@@ -32,12 +32,15 @@ from csi_driver.datapath.messages import GrowImage
 from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import Ping
+from csi_driver.datapath.messages import Prepare
 from csi_driver.datapath.messages import Proceed
 from csi_driver.datapath.messages import Ready
 from csi_driver.datapath.messages import Release
 from csi_driver.datapath.messages import Serving
 from csi_driver.datapath.messages import Sized
 from csi_driver.datapath.messages import TakeSocket
+from csi_driver.datapath.prepared import Prepared
+from csi_driver.datapath.prepared import prepare
 from csi_driver.datapath.session import Session
 from csi_driver.datapath.session import open_session
 from csi_driver.datapath.worker_log import configure
@@ -64,6 +67,7 @@ class Worker:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._close_asked = False
+        self._prepared: Prepared | None = None
 
     def run(self) -> int:
         """Serve at most one volume; return the exit status."""
@@ -72,8 +76,14 @@ class Worker:
         try:
             wire.send(self._control, Ready(hygiene.warnings))
             request = wire.receive(self._control)
+            if isinstance(request, Prepare):
+                self._prepare(request)
+                request = wire.receive(self._control)
         except wire.ClosedError:
+            self._discard()
             return 0
+        if not isinstance(request, OpenImage):
+            self._discard()
         match request:
             case OpenImage():
                 return self._serve(request)
@@ -87,9 +97,22 @@ class Worker:
 
     # ---------------------------------------------------------------- phases
 
+    def _prepare(self, request: Prepare) -> None:
+        """Connect ahead of the volume; a failure leaves that for later."""
+        answer: Message = Done()
+        try:
+            self._prepared = prepare(request)
+        except Exception as error:  # noqa: BLE001  # told to the supervisor
+            answer = Failed.of(error)
+        wire.send(self._control, answer)
+
+    def _discard(self) -> None:
+        if self._prepared is not None:
+            self._prepared.close()
+
     def _serve(self, request: OpenImage) -> int:
         try:
-            session, flags = open_session(request, self._announce)
+            session, flags = open_session(request, self._announce, self._prepared)
         except Exception as error:  # noqa: BLE001  # told to the supervisor
             return self._refuse(error)
         server = session.server

@@ -29,6 +29,7 @@ from csi_driver.datapath import wire
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
 from csi_driver.datapath.messages import Message
+from csi_driver.datapath.messages import Prepare
 from csi_driver.datapath.messages import Ready
 from csi_driver.datapath.messages import TakeSocket
 from csi_driver.devices.device import ProcessMark
@@ -42,6 +43,9 @@ WORKER: Final = ("-m", "csi_driver.datapath.worker")
 
 START_SECONDS: Final = 60.0
 """How long a worker may take to start; two seconds on a busy small machine."""
+
+PREPARE_SECONDS: Final = 30.0
+"""How long a spare may take to connect, which is bounded by less."""
 
 _KEPT: Final = ("LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _log = structlog.get_logger(__name__)
@@ -231,9 +235,19 @@ _KILL_SECONDS: Final = 10.0
 class WorkerPool:
     """Starts workers, one ahead of need."""
 
-    def __init__(self, command: Sequence[str] = WORKER) -> None:
-        """Workers run the interpreter with `command`."""
+    def __init__(
+        self,
+        command: Sequence[str] = WORKER,
+        preparation: Callable[[], Prepare | None] = lambda: None,
+    ) -> None:
+        """Workers run the interpreter with `command`.
+
+        `preparation` says each time what a spare is to connect to.
+        """
         self._command = tuple(command)
+        self._preparation = preparation
+        self._preparing: Worker | None = None
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._spare: Worker | None = None
         self._refilling: threading.Thread | None = None
@@ -249,9 +263,15 @@ class WorkerPool:
             spare.dismiss()
         return self._start()
 
-    def refill(self) -> None:
-        """Start the next spare, in a thread of its own."""
-        thread = threading.Thread(target=self._refill, daemon=True, name="spare")
+    def refill(self, delay: float = 0) -> None:
+        """Start the next spare, in a thread of its own, `delay` seconds from now.
+
+        A start takes most of a processor's second, which a call that has just
+        taken the last spare should not have to share.
+        """
+        thread = threading.Thread(
+            target=self._refill, args=(delay,), daemon=True, name="spare"
+        )
         with self._lock:
             if self._closed or (self._refilling and self._refilling.is_alive()):
                 return
@@ -260,17 +280,21 @@ class WorkerPool:
 
     def close(self) -> None:
         """Dismiss the spare and keep no other."""
+        self._closing.set()
         with self._lock:
             self._closed = True
             spare, self._spare = self._spare, None
-            refilling = self._refilling
+            refilling, preparing = self._refilling, self._preparing
+        if preparing is not None:
+            preparing.kill()  # it may be waiting for a cluster that is gone
         if refilling is not None:
             refilling.join()
         if spare is not None:
             spare.dismiss()
             spare.wait(_KILL_SECONDS)
 
-    def _refill(self) -> None:
+    def _refill(self, delay: float) -> None:
+        self._closing.wait(delay)
         with self._lock:
             if not self._wanted():
                 return
@@ -279,11 +303,30 @@ class WorkerPool:
         except (DriverError, OSError) as error:
             _log.warning("no spare worker", error=str(error))
             return
+        self._prepare(worker)
         with self._lock:
             if self._wanted():
                 self._spare = worker
                 return
         worker.dismiss()
+
+    def _prepare(self, worker: Worker) -> None:
+        """Let a spare connect; without that it is merely slower later."""
+        request = self._preparation()
+        if request is None:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._preparing = worker
+        try:
+            done(worker.ask(request, PREPARE_SECONDS))
+        except DriverError as error:
+            _log.info("a spare worker did not connect ahead", error=str(error))
+        finally:
+            request.key.wipe()
+            with self._lock:
+                self._preparing = None
 
     def _wanted(self) -> bool:
         return not self._closed and (self._spare is None or not self._spare.alive)

@@ -49,6 +49,7 @@ from csi_driver.domain.errors import UnavailableError
 FUSE: Final = Path("/dev/fuse")
 TOOL: Final = "nbdfuse"
 
+_MOUNT_NAME: Final = "mnt"
 _FILE_NAME: Final = "disk"
 _POLL_SECONDS: Final = 0.005
 
@@ -75,11 +76,10 @@ class FuseLoop:
         return None
 
     def _home(self, identity: str) -> Path:
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        return self._directory.resolve() / digest[:32]
+        return self._directory.resolve() / _digest(identity)
 
     def _mount_point(self, identity: str) -> Path:
-        return self._home(identity) / "mnt"
+        return self._home(identity) / _MOUNT_NAME
 
     def _backing(self, identity: str) -> Path:
         return self._mount_point(identity) / _FILE_NAME
@@ -196,9 +196,7 @@ class FuseLoop:
         """
         if loop.backing_file(device.path.name) is not None:
             self._require_ours(device)
-            users = mounts.of_device(
-                mounts.read_mounts(), sysfs.numbers(device.path.name)
-            )
+            users = mounts.users(device.path.name)
             if users:
                 raise InUseError(
                     f"{device.path} of volume {device.identity} is mounted on "
@@ -268,7 +266,7 @@ class FuseLoop:
             self._end_process(process)
         home = self._home(identity)
         (home / "process").unlink(missing_ok=True)
-        for directory in (home / "mnt", home):
+        for directory in (home / _MOUNT_NAME, home):
             if directory.exists():
                 directory.rmdir()
 
@@ -309,6 +307,15 @@ class FuseLoop:
         except (FileNotFoundError, ValueError):
             return None  # a crash before or while it was written
         return ProcessMark(pid, started)
+
+
+def is_file_of(backing: Path, identity: str) -> bool:
+    """Say whether a loop device's file is a volume's, in whatever directory."""
+    return backing.parts[-3:] == (_digest(identity), _MOUNT_NAME, _FILE_NAME)
+
+
+def _digest(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 @contextmanager

@@ -68,6 +68,7 @@ class KernelNbd:
         self._dead_connection_seconds = dead_connection_seconds
         self._timeout = timeout
         self._control = control or NbdControl(timeout)
+        self._kept: dict[str, int] = {}
 
     def available(self) -> str | None:
         """Say why the kernel's NBD client cannot be used, or None if it can."""
@@ -176,7 +177,7 @@ class KernelNbd:
         if not is_connected(name):
             return
         self._require_ours(device)
-        users = mounts.of_device(mounts.read_mounts(), sysfs.numbers(name))
+        users = mounts.users(name)
         if users:
             raise InUseError(
                 f"{device.path} of volume {device.identity} is mounted on "
@@ -205,11 +206,36 @@ class KernelNbd:
                 raise _explained(error, device.identity) from error
             # The kernel no longer knows the connection; sysfs decides below.
         name = device.path.name
+        self._let_go(name)
         if not sysfs.wait_until(lambda: not is_connected(name), self._timeout):
             raise InUseError(
                 f"{device.path} of volume {device.identity} is disconnected but a "
                 "process keeps it open: end that process and try again"
             )
+
+    def cut_off(self, device: Device) -> None:
+        """Fail all requests of a device whose server is dead, even mounted ones.
+
+        A disconnected device that nobody has open is free for another volume.
+        Where its node is shown to a pod, the device is kept open here until it
+        is detached; if that is impossible, it stays as it is, and requests fail
+        when the kernel has waited long enough for a server.
+        """
+        name = device.path.name
+        if backend(name) != device.identity:
+            return
+        if mounts.users(name) and name not in self._kept:
+            self._kept[name] = bounded(
+                f"opening {device.path}",
+                CLAIM_SECONDS,
+                lambda: os.open(device.path, os.O_RDONLY | os.O_CLOEXEC),
+            )
+        self._control.disconnect(_index(name))
+
+    def _let_go(self, name: str) -> None:
+        descriptor = self._kept.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def grow(self, device: Device, size: int, server_alive: ServerAlive) -> None:
         """Announce a larger size in bytes, to a live server only.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from csi_driver.devices import commands
+from csi_driver.devices import sysfs
 from csi_driver.devices.mountinfo import Mount
 from csi_driver.devices.mountinfo import at
 from csi_driver.devices.mountinfo import canonical
@@ -51,6 +52,7 @@ __all__ = [
     "require_mounted",
     "unmount",
     "unmount_once",
+    "users",
 ]
 
 MOUNT_TIMEOUT: Final = 110.0
@@ -280,6 +282,23 @@ def bind_device(device: Path, target: Path) -> None:
             )
         return
     _bind(device, target, [])
+
+
+def users(name: str) -> tuple[Mount, ...]:
+    """Return the mounts of a device's filesystem, and those of its node.
+
+    A node that is shown to a pod leads to whatever volume has the device next.
+    """
+    numbers = sysfs.numbers(name)
+    return tuple(
+        mount
+        for mount in read_mounts()
+        if mount.numbers == numbers
+        or (
+            Path(mount.root).name == name
+            and mounted_device(Path(mount.mount_point)) == numbers
+        )
+    )
 
 
 def mounted_device(target: Path) -> tuple[int, int] | None:

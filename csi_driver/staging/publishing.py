@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from csi_driver.devices import hold
 from csi_driver.devices import mounts
 from csi_driver.devices.device import Device
 from csi_driver.domain.errors import AlreadyExistsError
@@ -96,7 +97,8 @@ def show(state: NodeState, device: Device, target: Target) -> None:
     existed = os.path.lexists(target.path)
     try:
         if state.capability.block:
-            mounts.bind_device(device.path, target.path)
+            with hold.held(device):
+                mounts.bind_device(device.path, target.path)
             return
         mounts.bind_directory(
             state.staging_path,

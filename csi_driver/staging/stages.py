@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from csi_driver.datapath.client import Datapath
+from csi_driver.devices import hold
 from csi_driver.devices import mounts
 from csi_driver.devices.device import Device
 from csi_driver.domain.access import Capability
@@ -112,7 +113,10 @@ class Stages:
             capability=begun.capability,
             read_only=begun.read_only,
         )
-        with self._opener.connections.pool_at(begun.volume_id.location) as pool:
+        with (
+            hold.held(device),
+            self._opener.connections.pool_at(begun.volume_id.location) as pool,
+        ):
             filesystem = content.settle(pool, place)
         return dataclasses.replace(begun, device=device, filesystem=filesystem)
 

@@ -228,6 +228,29 @@ def test_a_device_that_is_kept_open_goes_at_the_last_close(
     assert not kernel_nbd.is_connected(device.path.name)
 
 
+def test_a_dead_device_that_is_shown_keeps_its_name(
+    attach: Attach, kernel: KernelNbd, servers: Servers, work_directory: Path
+) -> None:
+    """Or the pod that sees it would see the next volume's bytes."""
+    device = attach()
+    with device.path.open("rb"):  # the kernel looks for partitions now, not later
+        pass
+    shown = work_directory / "shown"
+    mounts.bind_device(device.path, shown)
+    with pytest.raises(InUseError, match="is mounted on"):
+        kernel.detach(device)
+    servers.kill()
+    kernel.cut_off(device)
+    other = attach(identity="volume-2")
+    write(other, 0, b"secret".ljust(4096))
+    assert other.path != device.path
+    with pytest.raises(OSError, match="error"), shown.open("rb", buffering=0) as file:
+        assert file.read(4096) == b"an error"
+    mounts.unmount(shown)
+    kernel.detach(device)
+    assert not kernel_nbd.is_connected(device.path.name)
+
+
 def test_a_mount_that_is_not_seen_here_keeps_the_device(
     attach: Attach, work_directory: Path
 ) -> None:

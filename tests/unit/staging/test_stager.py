@@ -17,6 +17,7 @@ from csi_driver.datapath.client import Datapath
 from csi_driver.datapath.messages import ExportStatus
 from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
+from csi_driver.devices import hold
 from csi_driver.devices.device import Device
 from csi_driver.devices.device import DeviceKind
 from csi_driver.domain.access import AccessMode
@@ -138,6 +139,12 @@ def settled(*_: object) -> Filesystem | None:
 
 def unsettled(*_: object) -> Filesystem | None:
     raise PreconditionError("the first error")
+
+
+@pytest.fixture(autouse=True)
+def devices_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no device here; tests/ceph/staging has real ones."""
+    monkeypatch.setattr(hold, "serves", lambda _: True)
 
 
 def test_keys_are_gone_after_a_stage(

@@ -14,11 +14,15 @@ import dataclasses
 import json
 from typing import Final
 
+import structlog
+
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import directory_key
 from csi_driver.images.port import Pool
 
 DIRECTORY: Final = "rbdcrypt.directory"
+
+_log = structlog.get_logger(__name__)
 
 _VOLUMES: Final = "v."
 _DELETED: Final = "d."
@@ -106,17 +110,29 @@ class Directory:
         return self._page(_VOLUMES, after, limit)
 
     def deleted(self, after: str, limit: int) -> list[tuple[str, Entry]]:
-        """Page through the deleted images, as `volumes` does."""
+        """Page through the deleted images, as `volumes` does.
+
+        Entries that cannot be read, damaged or of a later version, are logged
+        and left out of both: one of them must not hide all others.
+        """
         return self._page(_DELETED, after, limit)
 
     def _page(self, prefix: str, after: str, limit: int) -> list[tuple[str, Entry]]:
-        rows = self._pool.read_entries(
-            DIRECTORY,
-            prefix=prefix,
-            after=prefix + after if after else "",
-            limit=limit,
-        )
-        return [(key.removeprefix(prefix), Entry.from_json(text)) for key, text in rows]
+        last = prefix + after if after else ""
+        found: list[tuple[str, Entry]] = []
+        # An empty page means the end to callers, so go on behind bad entries.
+        while not found and (
+            rows := self._pool.read_entries(
+                DIRECTORY, prefix=prefix, after=last, limit=limit
+            )
+        ):
+            last = rows[-1][0]
+            for key, text in rows:
+                try:
+                    found.append((key.removeprefix(prefix), Entry.from_json(text)))
+                except RecordError as error:
+                    _log.warning("entry left out", key=key, error=str(error))
+        return found
 
 
 def _volume(name: str) -> str:

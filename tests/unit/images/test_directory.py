@@ -120,3 +120,22 @@ def test_a_damaged_entry_is_said_to_be_damaged(pool: Pool, text: str) -> None:
     pool.swap_entries(DIRECTORY, expect={}, put={key: text})
     with pytest.raises(RecordError, match="damaged"):
         Directory(pool).find("pvc-1")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 500])
+def test_entries_that_cannot_be_read_hide_no_others(pool: Pool, limit: int) -> None:
+    """A later version of the driver may file something that this one ignores."""
+    directory = Directory(pool)
+    entries = [Entry(f"n{n}", f"i{n}", f"{n:02d}ab") for n in range(6)]
+    for entry in entries:
+        directory.claim(entry)
+        directory.bury(entry)
+    later = '{"name": "g", "image_name": "i", "image_id": "", "kind": "group"}'
+    keys = ("d.00", "d.02", "d.03a", "d.03b", "d.99")
+    pool.swap_entries(DIRECTORY, expect={}, put=dict.fromkeys(keys, later))
+    found: list[Entry] = []
+    after = ""
+    while page := directory.deleted(after, limit):
+        found += [entry for _, entry in page]
+        after = page[-1][0]
+    assert found == entries

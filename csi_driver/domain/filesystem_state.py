@@ -84,6 +84,21 @@ def plan(
     return Step.MOUNT, _existing(state, capability, signature)
 
 
+def against(state: FilesystemState, capability: Capability) -> str | None:
+    """Say what speaks against a use as far as the record alone tells; None if nothing.
+
+    Only a stage, which sees the device, knows the rest.
+    """
+    made = _MADE_BY.get(state)
+    if state is FilesystemState.FOREIGN:
+        made = capability.filesystem or DEFAULT_FILESYSTEM
+    try:
+        plan(state, capability, made.value if made else None, read_only=False)
+    except PreconditionError as error:
+        return str(error)
+    return None
+
+
 def _existing(
     state: FilesystemState,
     capability: Capability,

@@ -16,6 +16,7 @@ from typing import Final
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 
 FSTYPE: Final = "csi.storage.k8s.io/fstype"
@@ -76,6 +77,11 @@ class VolumeParameters:
     encrypted: bool = True
     secret: SecretRef | None = None
     pv_name: str = ""
+
+    def require_possible(self, raw: RawSize) -> None:
+        """Refuse an image size that librbd would refuse (SizeError)."""
+        if "object-map" in self.features:
+            self.striping.require_mappable(raw)
 
 
 def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:

@@ -27,6 +27,10 @@ BLOCK_SIZE: Final = 4096
 HEADER_ROOM: Final = 16 * MIB
 """Bytes that a LUKS2 header of libcryptsetup's default layout takes."""
 
+MOST_MAPPED_OBJECTS: Final = 256_000_000
+"""Objects that librbd's object map covers (cls_rbd); a create or resize of an
+image that has one and would have more fails with EINVAL."""
+
 LARGEST_IMAGE: Final = 1 << 53
 """Bytes (8 PiB): the most the driver will ask of one image."""
 
@@ -123,6 +127,17 @@ class Striping:
                 " such an encrypted image; copy its data to another"
             )
             raise UnsupportedError(message)
+
+    def require_mappable(self, raw: RawSize) -> None:
+        """Refuse a size that an object map cannot cover (SizeError)."""
+        objects = round_up(raw.count, self.period) // self.object_size
+        if objects > MOST_MAPPED_OBJECTS:
+            message = (
+                f"{raw} take {objects} objects of {self.object_size} bytes, an object"
+                f" map covers {MOST_MAPPED_OBJECTS}: use a larger objectSize, or leave"
+                " object-map out of imageFeatures"
+            )
+            raise SizeError(message)
 
     @property
     def period(self) -> int:

@@ -94,12 +94,15 @@ def make_plan(request: CreateRequest, clusters: Clusters) -> Plan:
     smallest = BLOCK_SIZE
     if not block:
         smallest = (parameters.filesystem or DEFAULT_FILESYSTEM).smallest
+    size = request.capacity.choose(smallest)
+    layout = Layout.for_striping(parameters.striping)
+    parameters.require_possible(layout.raw(size))
     return Plan(
         name=name,
         parameters=parameters,
         capacity=request.capacity,
-        size=request.capacity.choose(smallest),
-        layout=Layout.for_striping(parameters.striping),
+        size=size,
+        layout=layout,
         mode=EncryptionMode.KEYRING if parameters.encrypted else EncryptionMode.NONE,
         block=block,
     )

@@ -16,6 +16,7 @@ from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
+from csi_driver.domain.filesystem_state import against
 from csi_driver.domain.ids import Location
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_parameters
@@ -137,6 +138,8 @@ class Volumes:
                     f" limit of {capacity.limit}"
                 )
                 raise SizeError(message)
+            # A promise is never taken back, so it has to be one that can be kept.
+            present.parameters.require_possible(present.layout.raw(size))
             return dataclasses.replace(present, desired=size)
 
         with self._connections.pool_at(volume_id.location) as pool:
@@ -195,6 +198,7 @@ class Volumes:
         record = self._ready(volume_id)
         for capability in capabilities:
             reason = capability.refusal()
+            reason = reason or against(record.filesystem, capability)
             if reason is not None:
                 return reason
         known = volume_context(record)

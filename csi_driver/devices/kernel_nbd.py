@@ -219,18 +219,25 @@ class KernelNbd:
         A disconnected device that nobody has open is free for another volume.
         Where its node is shown to a pod, the device is kept open here until it
         is detached; if that is impossible, it stays as it is, and requests fail
-        when the kernel has waited long enough for a server.
+        when the kernel has waited long enough for a server: UnavailableError.
         """
         name = device.path.name
         if backend(name) != device.identity:
             return
         if mounts.users(name) and name not in self._kept:
-            self._kept[name] = bounded(
-                f"opening {device.path}",
-                CLAIM_SECONDS,
-                lambda: os.open(device.path, os.O_RDONLY | os.O_CLOEXEC),
-            )
+            self._keep(device)
         self._control.disconnect(_index(name))
+
+    def _keep(self, device: Device) -> None:
+        path = device.path
+        try:
+            self._kept[path.name] = bounded(
+                f"opening {path}",
+                CLAIM_SECONDS,
+                lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK),
+            )
+        except OSError as error:
+            raise UnavailableError(f"{path} cannot be kept: {error}") from error
 
     def _let_go(self, name: str) -> None:
         descriptor = self._kept.pop(name, None)

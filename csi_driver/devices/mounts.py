@@ -294,11 +294,15 @@ def users(name: str) -> tuple[Mount, ...]:
         mount
         for mount in read_mounts()
         if mount.numbers == numbers
-        or (
-            Path(mount.root).name == name
-            and mounted_device(Path(mount.mount_point)) == numbers
-        )
+        or (Path(mount.root).name == name and _shows(mount, numbers))
     )
+
+
+def _shows(mount: Mount, numbers: tuple[int, int]) -> bool:
+    try:
+        return mounted_device(Path(mount.mount_point)) == numbers
+    except OSError:
+        return False  # it lies below another mount, where nobody gets at it
 
 
 def mounted_device(target: Path) -> tuple[int, int] | None:

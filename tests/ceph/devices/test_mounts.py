@@ -268,3 +268,17 @@ def test_where_a_path_lies(staged: Path) -> None:
     mount, inside = found
     assert (mount.mount_point, inside) == (str(staged), "/a")
     assert staged.stat().st_dev == os.makedev(*mount.numbers)
+
+
+def test_users_are_mounts_of_the_filesystem_and_of_the_node(
+    device: Device, staged: Path, work_directory: Path
+) -> None:
+    name = device.path.name
+    assert [each.mount_point for each in mounts.users(name)] == [str(staged)]
+    below = work_directory / "below"
+    mounts.bind_device(device.path, below / "node")
+    assert len(mounts.users(name)) == 2
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(below)], check=True)
+    assert [each.mount_point for each in mounts.users(name)] == [str(staged)]
+    mounts.unmount(below)
+    mounts.unmount(below / "node")

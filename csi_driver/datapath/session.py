@@ -3,8 +3,8 @@
 
 The order of opening is what makes one writer: connect, open, load, take the
 lock, and only then read the record, which cannot change its owner any more.
-Records go over a second Ceph client of the same process, which was connected
-in advance (`prepared`) or is connected beside the load.
+Records go over a second Ceph client of the same process.  Both were connected
+in advance (`prepared`), or are connected side by side.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.prepared import Prepared
+from csi_driver.datapath.prepared import ceph_client
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import FencedError
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
@@ -41,7 +44,7 @@ from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
 from csi_driver.nbd.connection import Operation
 from csi_driver.nbd.librbd_backend import LibrbdBackend
-from csi_driver.nbd.librbd_connection import CephClient
+from csi_driver.nbd.librbd_connection import Connection
 from csi_driver.nbd.librbd_image import ImageTarget
 from csi_driver.nbd.librbd_image import LibrbdImage
 from csi_driver.nbd.librbd_image import Plaintext
@@ -215,7 +218,7 @@ def open_session(
 ) -> tuple[Session, int]:
     """Open a volume; return its session and NBD's flags of the export.
 
-    `prepared` is a client for the record, if there is one; it is used or closed.
+    `prepared` are clients made ahead, if there are any; they are used or closed.
 
     Raises InUseError with the holder's name, SecretError, HeaderError,
     PreconditionError and what else `images` and `nbd` raise; nothing stays open
@@ -224,10 +227,13 @@ def open_session(
     volume = request.volume
     with contextlib.ExitStack() as undo:
         undo.callback(volume.wipe)
+        ready = prepared if prepared and prepared.fits(volume) else None
+        if prepared and not ready:
+            prepared.close()
         with ThreadPoolExecutor(max_workers=1) as beside:
-            holding = beside.submit(_hold, request, prepared)
+            holding = beside.submit(_hold, request, ready)
             try:
-                image = _load(volume)
+                image = _load(volume, ready)
             except BaseException:
                 _close_when_there(holding)
                 raise
@@ -246,9 +252,17 @@ def open_session(
     return session, flags
 
 
-def _load(volume: OpenVolume) -> LibrbdImage:
+def _load(volume: OpenVolume, prepared: Prepared | None) -> LibrbdImage:
     """Connect, open, load at once; refuse a cache."""
-    client = CephClient(",".join(volume.monitors), volume.user_id, volume.key)
+    if prepared is not None:
+        try:
+            return _load_by(volume, prepared.image)
+        except (FencedError, UnavailableError) as error:
+            _log.info("not using the client made ahead", error=str(error))
+    return _load_by(volume, None)
+
+
+def _load_by(volume: OpenVolume, connection: Connection | None) -> LibrbdImage:
     target = ImageTarget(
         pool=volume.pool_name,
         image_id=volume.volume_id.image_id,
@@ -256,7 +270,8 @@ def _load(volume: OpenVolume) -> LibrbdImage:
         read_only=volume.read_only,
     )
     try:
-        return LibrbdImage(client, target, volume.specs or Plaintext())
+        encryption = volume.specs or Plaintext()
+        return LibrbdImage(ceph_client(volume), target, encryption, connection)
     except HeaderError as error:
         raise ownership.missing_header(error, str(volume.volume_id)) from error
 
@@ -269,10 +284,13 @@ def _hold(request: OpenImage, prepared: Prepared | None) -> Holdings:
     """
     volume = request.volume
     with contextlib.ExitStack() as undo:
-        ready = prepared.take(volume) if prepared is not None else None
-        connection, pool = ready or connect_pool(
-            volume.volume_id, volume.monitors, volume.user_id, volume.key
-        )
+        pool = prepared.pool_for(volume) if prepared else None
+        if prepared and pool:
+            connection = prepared.records
+        else:
+            connection, pool = connect_pool(
+                volume.volume_id, volume.monitors, volume.user_id, volume.key
+            )
         undo.callback(connection.close)
         held = Holdings(
             connection, pool, volume.volume_id, volume.node_id, volume.boot_id

@@ -66,21 +66,19 @@ class CephClient:
 
 
 class Connection:
-    """A connected Rados instance with one pool and namespace open.
+    """A connected Rados instance, in which one pool and namespace is opened.
 
     Raises SecretError for a wrong or malformed key, UnavailableError when no
-    monitor answers within ten seconds, NotFoundError for a missing pool.
+    monitor answers within ten seconds.
     """
 
-    def __init__(self, client: CephClient, pool: str, namespace: str) -> None:
+    def __init__(self, client: CephClient) -> None:
         self._library = librbd_api.library()
         self._cluster = c_void_p()
         self.ioctx = c_void_p()
-        self.pool = pool
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self._connect(client)
-            self._open_pool(namespace)
             undo.pop_all()
 
     def _connect(self, client: CephClient) -> None:
@@ -114,11 +112,12 @@ class Connection:
         result = library["rados_connect"](self._cluster)
         errors.check(result, errors.CONNECT, subject, "connect")
 
-    def _open_pool(self, namespace: str) -> None:
+    def open_pool(self, pool: str, namespace: str) -> None:
+        """Open the pool whose context `ioctx` is then; NotFoundError without it."""
         result = self._library["rados_ioctx_create"](
-            self._cluster, self.pool.encode(), ctypes.byref(self.ioctx)
+            self._cluster, pool.encode(), ctypes.byref(self.ioctx)
         )
-        errors.check(result, errors.POOL, f"pool {self.pool}", "open it")
+        errors.check(result, errors.POOL, f"pool {pool}", "open it")
         if namespace:
             self._library["rados_ioctx_set_namespace"](self.ioctx, namespace.encode())
 

@@ -82,15 +82,21 @@ class LibrbdImage:
     """
 
     def __init__(
-        self, client: CephClient, target: ImageTarget, encryption: Encryption
+        self,
+        client: CephClient,
+        target: ImageTarget,
+        encryption: Encryption,
+        connection: Connection | None = None,
     ) -> None:
+        """Open it; a `connection` that is there already is the image's from now on."""
         self._library = api.library()
         self.target = target
         self.loaded = False
         self._handle = c_void_p()
         with contextlib.ExitStack() as undo:
-            self._connection = Connection(client, target.pool, target.namespace)
+            self._connection = connection or Connection(client)
             undo.callback(self.close)
+            self._connection.open_pool(target.pool, target.namespace)
             self._open()
             match encryption:
                 case LoadSpecs():

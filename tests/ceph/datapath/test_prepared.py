@@ -19,6 +19,7 @@ from csi_driver.datapath.messages import Proceed
 from csi_driver.datapath.messages import Serving
 from csi_driver.datapath.prepared import Prepared
 from csi_driver.datapath.prepared import prepare
+from csi_driver.datapath.session import open_session
 from csi_driver.datapath.workers import WORKER
 from csi_driver.datapath.workers import Worker
 from csi_driver.domain.chain import LoadSpecs
@@ -54,32 +55,57 @@ def worker(volume: Volume) -> Iterator[Worker]:
     assert one.end == "ended with status 0"
 
 
-def test_a_client_that_fits_is_taken(volume: Volume, prepared: Prepared) -> None:
-    taken = prepared.take(volume.request())
-    assert taken is not None
-    assert taken[0] is prepared.connection
-    assert taken[1].location == volume.volume_id.location
+def test_clients_that_fit_are_taken(volume: Volume, prepared: Prepared) -> None:
+    assert prepared.fits(volume.request())
+    pool = prepared.pool_for(volume.request())
+    assert pool is not None
+    assert pool.location == volume.volume_id.location
     prepared.close()
 
 
-def test_a_volume_that_is_reached_otherwise_does_not_take_it(volume: Volume) -> None:
+def test_a_volume_that_is_reached_otherwise_does_not_take_them(
+    volume: Volume, prepared: Prepared
+) -> None:
     request = volume.request()
     others = (
         dataclasses.replace(request, user_id="admin"),
         dataclasses.replace(request, key=SecretBytes(b"another")),
         dataclasses.replace(request, monitors=("127.0.0.1:1",)),
     )
-    for other in others:
-        assert prepare(asked(volume)).take(other) is None
+    assert [prepared.fits(other) for other in others] == [False] * 3
+    prepared.close()
 
 
-def test_a_fenced_client_is_not_taken(volume: Volume, prepared: Prepared) -> None:
+def test_a_session_replaces_clients_that_were_fenced(
+    volume: Volume, prepared: Prepared
+) -> None:
+    fenced = {prepared.image.addresses(), prepared.records.address}
     lab = LabImages()
     try:
-        lab.blocklist(prepared.connection.address)
+        for address in fenced:
+            lab.blocklist(address)
     finally:
         lab.close()
-    assert prepared.take(volume.request()) is None
+    announced: list[str] = []
+    request = OpenImage(volume.request(), Predecessor(), "", 0)
+    session, _ = open_session(request, announced.append, prepared)
+    try:
+        assert len(announced) == 1
+        assert announced[0] not in fenced
+        assert volume.lock_owner() == announced[0]
+    finally:
+        assert session.close() == []
+
+
+def test_a_session_uses_the_clients_made_ahead(
+    volume: Volume, prepared: Prepared
+) -> None:
+    address = prepared.image.addresses()
+    announced: list[str] = []
+    request = OpenImage(volume.request(), Predecessor(), "", 0)
+    session, _ = open_session(request, announced.append, prepared)
+    assert announced == [address]
+    assert session.close() == []
 
 
 def test_a_prepared_worker_serves(worker: Worker, volume: Volume) -> None:

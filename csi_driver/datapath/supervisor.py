@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import select
-import signal
 import socket
 import struct
 import threading
@@ -25,6 +23,7 @@ import structlog
 
 from csi_driver.datapath import wire
 from csi_driver.datapath.attachment import NodeDevices
+from csi_driver.datapath.ending import told_to_end
 from csi_driver.datapath.exports import Exports
 from csi_driver.datapath.leftovers import Leftovers
 from csi_driver.datapath.messages import Close
@@ -82,7 +81,7 @@ def serve(
         _log.warning("datapath", warning=warning)
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = StateDirectory(state_dir)
-    with _sole_owner(state_dir), _stop_event() as stop:
+    with _sole_owner(state_dir), told_to_end() as stop:
         pool = WorkerPool(preparation=lambda: preparation(clusters))
         pool.refill()
         devices = NodeDevices(run_dir / "fuse", method)
@@ -224,24 +223,3 @@ def _sole_owner(state_dir: Path) -> Iterator[None]:
             message = f"another datapath runs on {state_dir}"
             raise PreconditionError(message) from error
         yield
-
-
-@contextlib.contextmanager
-def _stop_event() -> Iterator[int]:
-    """Yield a descriptor that becomes readable at SIGTERM or SIGINT."""
-    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def note(number: int, _frame: object) -> None:
-        del number
-        os.eventfd_write(event, 1)
-
-    before = {each: signal.signal(each, note) for each in _ENDING}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(event)
-
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)

@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import grpc
 import structlog
 
+from csi_driver.datapath import ending
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.rpc import endpoint
 from csi_driver.rpc.inflight import InFlight
@@ -106,23 +102,8 @@ class CsiServer:
 
 def serve_until_told(server: CsiServer, grace: float = GRACE) -> bool:
     """Serve until SIGTERM or SIGINT; True if all work ended before the grace."""
-    told = threading.Event()
-    with _signals(told):
+    with ending.told_to_end() as told:
         server.start()
-        told.wait()
+        ending.wait_until(told)
         _log.info("stopping", grace=grace)
         return server.stop(grace)
-
-
-@contextlib.contextmanager
-def _signals(told: threading.Event) -> Iterator[None]:
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        told.set()
-
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, tell) for number in wanted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

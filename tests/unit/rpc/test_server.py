@@ -55,6 +55,29 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_another_thread_gets_ends_it_too(tmp_path: Path) -> None:
+    """Linux may choose any thread; here the one that sends it to itself."""
+    path = tmp_path / "csi.sock"
+    ended = threading.Event()
+
+    def send() -> None:
+        deadline = time.monotonic() + 10
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # until the main thread sleeps
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        if not ended.wait(10):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    begin = time.monotonic()
+    assert serve_until_told(server(path), grace=2)
+    ended.set()
+    thread.join()
+    assert time.monotonic() - begin < 8
+
+
 def test_a_second_server_on_the_socket_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "csi.sock"
     first = server(path)

@@ -46,6 +46,7 @@ from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.keys.hygiene import harden
 from csi_driver.nbd.listener import listen
 
@@ -136,8 +137,8 @@ class Supervisor:
             threading.Thread(target=self._converse, args=(client,), daemon=True).start()
 
     def _converse(self, client: socket.socket) -> None:
-        """Answer one client until it hangs up."""
-        with client, contextlib.suppress(wire.ClosedError):
+        """Answer one client until it hangs up, or is silent for too long."""
+        with client, contextlib.suppress(UnavailableError):
             client.settimeout(REQUEST_SECONDS)
             uid = _peer_uid(client)
             if uid != self._allowed_uid:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from csi_driver.datapath import supervisor as supervisor_module
 from csi_driver.datapath import wire
 from csi_driver.datapath.client import Datapath
 from csi_driver.datapath.messages import Done
@@ -98,6 +99,18 @@ def test_noise_is_answered_and_ends_the_connection(
         assert answer.error == "InvalidRequestError"
         with pytest.raises(wire.ClosedError):
             wire.receive(noisy)
+    client.ping()
+
+
+def test_a_silent_client_is_hung_up_on(
+    client: Datapath, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In silence: an exception in the thread that served it fails this test."""
+    monkeypatch.setattr(supervisor_module, "REQUEST_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(5)
+        silent.connect(str(path))
+        assert silent.recv(1) == b""
     client.ping()
 
 

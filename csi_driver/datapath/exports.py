@@ -98,9 +98,11 @@ class Exports:
         """Take device, export and worker away; nothing to do is success.
 
         InUseError while the device is mounted or held open: nothing has been
-        changed then.  UnavailableError if a dead worker's lock could not be
-        taken back because Ceph does not answer: worker and device are gone all
-        the same, and repeating the call tries again.
+        changed then, but that a kernel NBD device which a process holds open
+        without a mount may have been disconnected under it.
+        UnavailableError if a dead worker's lock could not be taken back because
+        Ceph does not answer: worker and device are gone all the same, and
+        repeating the call tries again.
         """
         with self._guarded(volume_id, closing=True):
             self._close(volume_id)

@@ -83,15 +83,17 @@ def settle(pool: Pool, place: Place) -> Filesystem | None:
         filesystems.check(place.device, filesystem.value)
         # ext4 grows best while it is not mounted, xfs only once it is.
         filesystems.grow_unmounted(place.device, filesystem.value)
-    mount(place, filesystem)
+    # An adopted image may be the copy of another that is mounted here, too.
+    mount(place, filesystem, may_be_a_copy=state is FilesystemState.FOREIGN)
     return filesystem
 
 
-def mount(place: Place, filesystem: Filesystem) -> None:
+def mount(place: Place, filesystem: Filesystem, *, may_be_a_copy: bool) -> None:
     """Mount the device at the staging path, and let xfs fill it."""
     options = mounts.MountOptions(
         flags=place.capability.mount_flags,
         read_only=place.read_only,
+        no_uuid=may_be_a_copy,
     )
     mounts.mount_device(place.device, place.staging_path, filesystem.value, options)
     if options.writable:

@@ -57,4 +57,5 @@ def test_keys_are_nowhere_to_be_found(datapath: Running, volume: Volume) -> None
         (core,) = (line for line in limits.splitlines() if "core file" in line)
         assert core.split()[4:6] == ["0", "0"]
         status = Path(f"/proc/{pid}/status").read_text()
-        assert "VmLck:" in status
+        (locked,) = (line for line in status.splitlines() if "VmLck:" in line)
+        assert int(locked.split()[1]) > 1024  # kB

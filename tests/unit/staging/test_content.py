@@ -217,6 +217,19 @@ def test_a_reader_changes_nothing(world: World) -> None:
     assert world.tools.options == MountOptions(("noatime",), read_only=True)
 
 
+@pytest.mark.parametrize(
+    ("state", "copied"),
+    [(FilesystemState.XFS, False), (FilesystemState.FOREIGN, True)],
+)
+def test_an_adopted_filesystem_may_share_its_uuid(
+    world: World, state: FilesystemState, copied: bool
+) -> None:
+    world.set_state(state)
+    world.tools.found = Signature("xfs", None, None)
+    world.settle(dataclasses.replace(WRITER, filesystem=None))
+    assert world.tools.options.no_uuid is copied
+
+
 def test_what_a_flag_makes_read_only_is_not_grown_mounted(world: World) -> None:
     world.set_state(FilesystemState.XFS)
     world.tools.found = Signature("xfs", None, None)

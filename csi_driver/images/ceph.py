@@ -52,6 +52,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
     # Connecting is bounded.  No operation timeout is set: librados would
     # report a write as failed that may still be carried out later.
     "client_mount_timeout": str(CONNECT_SECONDS),
+    # Questions to the monitors are, too: asking again does no harm.
+    "rados_mon_op_timeout": str(CONNECT_SECONDS),
     "rbd_cache": "false",
     "rbd_default_clone_format": "2",
     "admin_socket": "",

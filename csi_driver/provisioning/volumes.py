@@ -82,9 +82,12 @@ class Volumes:
         """Create a volume, or return the one that an equal call made."""
         plan = make_plan(request, self._clusters)
         parameters = plan.parameters
+        secrets = request.secrets
+        if plan.mode.encrypted:
+            secrets = choose_secrets(secrets, parameters.secret, self._secrets)
         with (
-            self._keys(plan, request.secrets) as keys,
-            self._own_instance(parameters.cluster, request.secrets) as ceph,
+            _keys(plan, secrets) as keys,
+            self._own_instance(parameters.cluster, secrets) as ceph,
         ):
             pool = ceph.pool(parameters.pool, parameters.namespace)
             _require_room(pool)
@@ -233,16 +236,6 @@ class Volumes:
             )
             raise PreconditionError(message)
 
-    def _keys(
-        self,
-        plan: Plan,
-        brought: Mapping[str, str],
-    ) -> contextlib.AbstractContextManager[KeysInAdvance | None]:
-        if not plan.mode.encrypted:
-            return contextlib.nullcontext()
-        secrets = choose_secrets(brought, plan.parameters.secret, self._secrets)
-        return KeysInAdvance(parse_key_source(secrets), plan.layout)
-
     @contextlib.contextmanager
     def _own_instance(
         self,
@@ -258,6 +251,15 @@ class Volumes:
             yield ceph
         finally:
             ceph.close()
+
+
+def _keys(
+    plan: Plan,
+    secrets: Mapping[str, str],
+) -> contextlib.AbstractContextManager[KeysInAdvance | None]:
+    if not plan.mode.encrypted:
+        return contextlib.nullcontext()
+    return KeysInAdvance(parse_key_source(secrets), plan.layout)
 
 
 def _require_room(pool: Pool) -> None:

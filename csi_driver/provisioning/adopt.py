@@ -72,6 +72,13 @@ def adopt(pool: Pool, config: ClusterConfig, asked: Adoption) -> Record:
         # Before the entry: an image behind a name has a record.
         create_record(pool, record)
     record.require_ready()
+    if record.block != asked.block:
+        kind = "a raw block volume" if record.block else "a volume with a filesystem"
+        message = (
+            f"image {asked.image_name!r} was adopted as {kind} already:"
+            f" {'give' if record.block else 'leave out'} --block"
+        )
+        raise AlreadyExistsError(message)
     if record.name != name:
         record = _renamed(pool, record, entry)
     if Directory(pool).find(name) != entry:

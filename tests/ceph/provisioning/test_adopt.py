@@ -340,3 +340,18 @@ def test_deleting_an_adopted_volume_removes_the_image(world: CephWorld) -> None:
     world.volumes.delete(volume_id)
     world.collect_all()
     assert world.content() == {}
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_an_adopted_image_does_not_change_its_kind(
+    world: CephWorld, *, block: bool
+) -> None:
+    make(world, "kind")
+    with world.pool() as pool:
+        first = adopt(pool, world.config, Adoption("kind", block=block))
+        assert first.block is block
+        before = world.content()
+        with pytest.raises(AlreadyExistsError, match="--block"):
+            adopt(pool, world.config, Adoption("kind", block=not block))
+        assert adopt(pool, world.config, Adoption("kind", block=block)) == first
+    assert world.content() == before

@@ -70,15 +70,17 @@ def _in_own_lab(words: Sequence[str]) -> int:
     os.environ.update(_SETTINGS)
     lab = places.current_lab()
     program = places.REPO / "hack/lab"
-    was_up = namespace.holder(lab) is not None
-    try:
-        _call(program, "up")
-        bench = str(places.REPO / "hack/bench")
-        return _call(program, "exec", "python", bench, *words, check=False)
-    finally:
-        if not was_up:
-            # Its data too: a pool that was used before is another pool.
-            _call(program, "destroy", alone=True)
+    # One at a time: a second one would measure the first.
+    with places.locked(places.cache_dir() / "locks/bench"):
+        was_up = namespace.holder(lab) is not None
+        try:
+            _call(program, "up")
+            bench = str(places.REPO / "hack/bench")
+            return _call(program, "exec", "python", bench, *words, check=False)
+        finally:
+            if not was_up:
+                # Its data too: a pool that was used before is another pool.
+                _call(program, "destroy", alone=True)
 
 
 def _call(*words: str | Path, check: bool = True, alone: bool = False) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from csi_driver.commands import composition
 from csi_driver.commands import service
+from csi_driver.images.probe import probe_cryptsetup
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.controller import Controller
 from csi_driver.rpc.health import Health
@@ -29,8 +30,14 @@ def run(settings: ControllerSettings) -> None:
         ),
         recorder=service.recorder(settings),
     )
-    health.check_beside(probe_library)
+    health.check_beside(_probe)
     work.collector.start()
     all_ended = serve_until_told(server)
     work.collector.stop()
     service.leave(all_ended=all_ended)
+
+
+def _probe() -> None:
+    """Look for everything that a CreateVolume needs here."""
+    probe_library()
+    probe_cryptsetup()

@@ -49,6 +49,18 @@ class ClusterConfig:
     user_id: str
     key_file: str
     pools: tuple[OwnedPool, ...]
+    data_pools: tuple[str, ...] = ()
+    """Pools for data alone, such as erasure-coded ones, beside `pools`."""
+
+    def require_data_pool(self, pool: str) -> None:
+        """Refuse a data pool that is not the driver's, with the list of those."""
+        known = {*self.data_pools, *(owned.name for owned in self.pools)}
+        if pool not in known:
+            message = (
+                f"dataPool {pool!r} of cluster {self.cluster!r} is not among those"
+                f" configured for this driver: {', '.join(sorted(known))}"
+            )
+            raise InvalidRequestError(message)
 
     def require(self, pool: str, namespace: str) -> None:
         """Refuse a place the driver does not own, with the list of those it does."""
@@ -134,6 +146,7 @@ def _cluster(entry: Mapping[str, Any]) -> ClusterConfig:
         user_id=_text(own, "userID"),
         key_file=_text(own, "keyFile"),
         pools=pools,
+        data_pools=_texts(own["dataPools"], "dataPools") if "dataPools" in own else (),
     )
 
 

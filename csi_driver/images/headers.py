@@ -19,6 +19,7 @@ from typing import Final
 from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.chain import header_kind
 from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import BLOCK_SIZE
 from csi_driver.domain.sizes import KIB
@@ -33,6 +34,9 @@ first keyslot, which is also what librbd reads first.  Behind them cryptsetup
 leaves only random filling of keyslots that are not in use."""
 
 _SECTOR: Final = 512
+TOOLS_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where cryptsetup is looked for."""
+
 _TIMEOUT: Final = 60.0
 
 
@@ -78,15 +82,22 @@ def _format(
         "--key-file=-",
         f"/proc/self/fd/{file}",
     ]
-    result = subprocess.run(
-        arguments,
-        input=dek.reveal(),
-        capture_output=True,
-        pass_fds=(file,),
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        timeout=_TIMEOUT,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            arguments,
+            input=dek.reveal(),
+            capture_output=True,
+            pass_fds=(file,),
+            env={"PATH": TOOLS_PATH, "LC_ALL": "C"},
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        message = f"cryptsetup is not in {TOOLS_PATH}: install cryptsetup-bin"
+        raise UnavailableError(message) from error
+    except subprocess.TimeoutExpired:  # it would quote the key: not chained
+        message = f"cryptsetup made no header within {_TIMEOUT:.0f} s"
+        raise UnavailableError(message) from None
     if result.returncode:
         words = result.stderr.decode(errors="replace").strip()
         message = f"cryptsetup luksFormat failed ({result.returncode}): {words}"

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at the librbd of this machine before the driver promises anything."""
+"""A look at librbd and cryptsetup here before the driver promises anything."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import rbd
 
 from csi_driver.domain.errors import UnavailableError
+from csi_driver.images.headers import TOOLS_PATH
 
 
 def probe_library() -> None:
@@ -25,4 +27,14 @@ def probe_library() -> None:
         missing.append("LUKS (a build with libcryptsetup)")
     if missing:
         message = f"this machine's librbd lacks {' and '.join(missing)}"
+        raise UnavailableError(message)
+
+
+def probe_cryptsetup() -> None:
+    """Check that cryptsetup, which makes the headers, is there.
+
+    UnavailableError says what to install.
+    """
+    if shutil.which("cryptsetup", path=TOOLS_PATH) is None:
+        message = f"cryptsetup is not in {TOOLS_PATH}: install cryptsetup-bin"
         raise UnavailableError(message)

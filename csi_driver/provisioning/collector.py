@@ -9,11 +9,13 @@ owner lock keeps them apart.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
 import structlog
 
+from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import UnavailableError
@@ -33,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Collector:
-    """Removes tombstones; `run` in a thread of its own, or `look` by hand."""
+    """Removes tombstones, in threads of its own, or by hand with `look`."""
 
     def __init__(
         self,
@@ -46,35 +48,51 @@ class Collector:
         self._connections = connections
         self._clusters = clusters
         self._patience = patience or LockPatience()
-        self._wake = threading.Event()
+        self._wake = {cluster: threading.Event() for cluster in clusters.by_id}
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin collecting in a thread of its own."""
-        self._thread = threading.Thread(target=self.run, name="collector", daemon=True)
-        self._thread.start()
+        """Begin collecting, in a thread for each cluster.
+
+        Calls to a cluster that hangs cannot be cut short, and must not keep the
+        other clusters' tombstones.
+        """
+        self._threads = [
+            threading.Thread(
+                target=self.run,
+                args=(cluster,),
+                name=f"collector {cluster}",
+                daemon=True,
+            )
+            for cluster in self._clusters.by_id
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop after the present tombstone; waits up to `timeout` seconds."""
         self._stopping.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
+        self.wake()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def wake(self) -> None:
         """Look now: something was deleted."""
-        self._wake.set()
+        for event in self._wake.values():
+            event.set()
 
-    def run(self) -> None:
+    def run(self, cluster: str) -> None:
         """Look again and again until stopped; a failure is logged, not fatal."""
+        wake = self._wake[cluster]
         while not self._stopping.is_set():
-            self._wake.clear()
-            for cluster, pool, namespace in self._places():
+            wake.clear()
+            for pool, namespace in _places(self._clusters.get(cluster)):
                 if self._stopping.is_set():
                     return
                 self._look_safely(cluster, pool, namespace)
-            self._wake.wait(INTERVAL)
+            wake.wait(INTERVAL)
 
     def _look_safely(self, cluster: str, pool: str, namespace: str) -> None:
         """Look, and log what fails: the next look may fare better."""
@@ -119,16 +137,11 @@ class Collector:
 
     def pending(self) -> Iterator[tuple[str, str, str, Entry]]:
         """Go through all tombstones: (cluster, pool, namespace, entry)."""
-        for cluster, pool, namespace in self._places():
-            with self._connections.pool(cluster, pool, namespace) as shared:
-                for entry in pending(shared):
-                    yield cluster, pool, namespace, entry
-
-    def _places(self) -> Iterator[tuple[str, str, str]]:
         for config in self._clusters.by_id.values():
-            for pool in config.pools:
-                for namespace in pool.namespaces:
-                    yield config.cluster, pool.name, namespace
+            for pool, namespace in _places(config):
+                with self._connections.pool(config.cluster, pool, namespace) as shared:
+                    for entry in pending(shared):
+                        yield config.cluster, pool, namespace, entry
 
     @staticmethod
     def _report(result: Collected) -> None:
@@ -139,3 +152,10 @@ class Collector:
             image=result.entry.image_name,
             outcome=result.outcome.value,
         )
+
+
+def _places(config: ClusterConfig) -> Iterator[tuple[str, str]]:
+    """Go through the pools and namespaces of a cluster."""
+    for pool in config.pools:
+        for namespace in pool.namespaces:
+            yield pool.name, namespace

@@ -88,7 +88,7 @@ def make_plan(request: CreateRequest, clusters: Clusters) -> Plan:
     """Check a request; InvalidRequestError or SizeError say what is wrong."""
     name = check_volume_name(request.name)
     parameters = parse_parameters(request.parameters)
-    clusters.get(parameters.cluster).require(parameters.pool, parameters.namespace)
+    require_owned(parameters, clusters)
     block = require_offered(request.capabilities)
     parameters = _with_filesystem(parameters, request.capabilities)
     smallest = BLOCK_SIZE
@@ -106,6 +106,14 @@ def make_plan(request: CreateRequest, clusters: Clusters) -> Plan:
         mode=EncryptionMode.KEYRING if parameters.encrypted else EncryptionMode.NONE,
         block=block,
     )
+
+
+def require_owned(parameters: VolumeParameters, clusters: Clusters) -> None:
+    """Refuse pools that are not the driver's; InvalidRequestError lists those."""
+    config = clusters.get(parameters.cluster)
+    config.require(parameters.pool, parameters.namespace)
+    if parameters.data_pool:
+        config.require_data_pool(parameters.data_pool)
 
 
 def require_offered(capabilities: tuple[Capability, ...]) -> bool:

@@ -13,6 +13,7 @@ from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.context import volume_context
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExhaustedError
+from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
@@ -47,6 +48,7 @@ from csi_driver.provisioning.patience import LockPatience
 from csi_driver.provisioning.plan import Plan
 from csi_driver.provisioning.plan import make_plan
 from csi_driver.provisioning.plan import require_offered
+from csi_driver.provisioning.plan import require_owned
 from csi_driver.provisioning.requests import Capacity
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import Expansion
@@ -105,8 +107,19 @@ class Volumes:
                 pool = ceph.pool_at(location)
             except NotFoundError:
                 return
+            self._require_collected(pool)
             delete_volume(pool, volume_id.image_id)
         self._collector.wake()
+
+    def _require_collected(self, pool: Pool) -> None:
+        """Refuse to delete where the collector does not look."""
+        where = pool.location
+        try:
+            config = self._clusters.get(where.cluster)
+            config.require(pool.pool_name, where.namespace)
+        except InvalidRequestError as error:
+            message = f"nothing is deleted where nothing is collected: {error}"
+            raise PreconditionError(message) from error
 
     def get(self, volume_id: VolumeId) -> VolumeInfo:
         """Return a volume; NotFoundError without it."""
@@ -164,7 +177,7 @@ class Volumes:
         if not parameters:
             return self._all_room()
         checked = parse_parameters(parameters)
-        self._clusters.get(checked.cluster).require(checked.pool, checked.namespace)
+        require_owned(checked, self._clusters)
         holder = checked.data_pool or checked.pool
         reserve = Layout.for_striping(checked.striping).reserve
         room = self._room(checked.cluster, holder, reserve)

@@ -109,3 +109,20 @@ def test_deep_nesting_is_no_json_either() -> None:
 def test_a_users_key_is_not_shown() -> None:
     user = CephUser("admin", SecretBytes(b"canary"))
     assert "canary" not in f"{user} {user!r}"
+
+
+def test_data_pools_stand_beside_the_others() -> None:
+    lab = parse_clusters(json.dumps([own(dataPools=["ec"])])).get("lab")
+    assert lab.data_pools == ("ec",)
+    lab.require_data_pool("ec")
+    lab.require_data_pool("rbd2")
+    with pytest.raises(InvalidRequestError, match=r"'nvme'.*: ec, rbd, rbd2"):
+        lab.require_data_pool("nvme")
+    with pytest.raises(InvalidRequestError):
+        lab.require("ec", "")  # not a place for volumes
+
+
+@pytest.mark.parametrize("pools", ["ec", [], [1], None])
+def test_malformed_data_pools(pools: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="dataPools"):
+        parse_clusters(json.dumps([own(dataPools=pools)]))

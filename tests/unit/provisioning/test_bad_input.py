@@ -94,9 +94,9 @@ def test_wrong_parameters(world: World, parameters: dict[str, str], said: str) -
     assert said in message
 
 
-def test_a_data_pool_that_does_not_exist(world: World) -> None:
+def test_a_data_pool_that_is_not_the_drivers(world: World) -> None:
     request = world.request("one", dataPool="no-such-pool")
-    assert "no-such-pool" in refused(world, request, NotFoundError)
+    assert "no-such-pool" in refused(world, request, InvalidRequestError)
 
 
 @pytest.mark.parametrize(

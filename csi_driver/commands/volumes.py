@@ -13,6 +13,7 @@ from csi_driver.commands import service
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import SecretRef
+from csi_driver.domain.record import Record
 from csi_driver.provisioning.adopt import Adoption
 from csi_driver.provisioning.adopt import adopt
 from csi_driver.provisioning.adopt import manifest
@@ -70,9 +71,25 @@ def adopt_image(
         place = ceph.pool(pool, namespace)
         record = adopt(place, config, asked)
         volume_id = VolumeId(place.location, record.image_id)
-    wanted = manifest(volume_id, record, settings.driver_name, reference)
+    return manifest_text(volume_id, record, settings.driver_name, reference)
+
+
+def manifest_text(
+    volume_id: VolumeId,
+    record: Record,
+    driver: str,
+    secret: SecretRef | None,
+) -> str:
+    """Return the PersistentVolume of an adopted volume, with comments before it."""
+    comments = [f"# volume id: {volume_id}"]
+    if record.mode.encrypted and secret is None:
+        comments.append(
+            "# no --secret was given: set spec.csi.nodeStageSecretRef to the Secret"
+            " with its passphrases"
+        )
     # JSON is YAML, and YAML has comments.
-    return f"# volume id: {volume_id}\n{json.dumps(wanted, indent=2)}"
+    wanted = json.dumps(manifest(volume_id, record, driver, secret), indent=2)
+    return "\n".join((*comments, wanted))
 
 
 def _reference(text: str) -> SecretRef | None:

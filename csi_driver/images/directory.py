@@ -24,6 +24,8 @@ DIRECTORY: Final = "rbdcrypt.directory"
 
 _log = structlog.get_logger(__name__)
 
+ENTRY_VERSION: Final = 1
+
 _VOLUMES: Final = "v."
 _DELETED: Final = "d."
 
@@ -42,18 +44,29 @@ class Entry:
 
     def to_json(self) -> str:
         """Write the entry down; the same entry gives the same text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = {"version": ENTRY_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Entry:
-        """Read an entry; RecordError if it is damaged."""
+        """Read an entry; RecordError if it is damaged or of another version."""
         try:
-            entry = cls(**json.loads(text))
-        except (TypeError, ValueError, RecursionError) as error:
+            fields = json.loads(text)
+            version = fields.pop("version", None)
+            if type(version) is int and version != ENTRY_VERSION:
+                message = (
+                    f"an entry of {DIRECTORY} has version {version}, this driver"
+                    f" reads {ENTRY_VERSION}: use the driver version that wrote it"
+                )
+                raise RecordError(message)
+            entry = cls(**fields)
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             message = f"an entry of {DIRECTORY} is damaged: {error}"
             raise RecordError(message) from error
-        if not all(isinstance(each, str) for each in dataclasses.astuple(entry)):
-            message = f"an entry of {DIRECTORY} is damaged: a field is no string"
+        if type(version) is not int or not all(
+            isinstance(each, str) for each in dataclasses.astuple(entry)
+        ):
+            message = f"an entry of {DIRECTORY} is damaged: a field is of another type"
             raise RecordError(message)
         return entry
 

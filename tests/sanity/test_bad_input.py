@@ -104,7 +104,7 @@ def refused(call: Any, request: Any) -> tuple[str, str]:
         ({"parameters": {"clusterID": "other"}}, "INVALID_ARGUMENT", "clusterID"),
         ({"parameters": {"pool": "nowhere"}}, "INVALID_ARGUMENT", "nowhere"),
         ({"parameters": {"radosNamespace": "x"}}, "INVALID_ARGUMENT", "configured"),
-        ({"parameters": {"dataPool": "nowhere"}}, "NOT_FOUND", "nowhere"),
+        ({"parameters": {"dataPool": "nowhere"}}, "INVALID_ARGUMENT", "nowhere"),
         ({"parameters": {"imageFeatures": "journaling"}}, "INVALID_ARGUMENT", "journ"),
         ({"secrets": {}}, "UNAUTHENTICATED", "encryptionPassphrase"),
         ({"secrets": {"encryptionPassphrase": ""}}, "UNAUTHENTICATED", "empty"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import HealthCheck
@@ -120,6 +121,23 @@ def test_a_damaged_entry_is_said_to_be_damaged(pool: Pool, text: str) -> None:
     pool.swap_entries(DIRECTORY, expect={}, put={key: text})
     with pytest.raises(RecordError, match="damaged"):
         Directory(pool).find("pvc-1")
+
+
+def test_an_entry_of_a_later_version_is_not_guessed_at(pool: Pool) -> None:
+    entry = Entry("pvc-1", "i", "1")
+    later = json.dumps({**json.loads(entry.to_json()), "version": 2})
+    key = f"v.{directory_key('pvc-1')}"
+    pool.swap_entries(DIRECTORY, expect={}, put={key: later})
+    with pytest.raises(RecordError, match="version 2, this driver reads 1"):
+        Directory(pool).find("pvc-1")
+
+
+def test_an_entry_says_its_version() -> None:
+    entry = Entry("pvc-1", "i", "1")
+    fields = json.loads(entry.to_json())
+    assert fields.pop("version") == 1
+    with pytest.raises(RecordError, match="damaged"):
+        Entry.from_json(json.dumps(fields))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 500])

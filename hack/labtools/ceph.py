@@ -195,6 +195,18 @@ def _daemons(lab: Lab) -> dict[str, Process]:
     return {name: process for name, process in found if process}
 
 
+def _require_port(lab: Lab) -> None:
+    """Refuse to start beside another lab that took this one's port meanwhile."""
+    port = int(monitor_address(lab).rpartition(":")[2])
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise shell.LabError(
+                f"port {port}, where this lab's monitor listens, is another"
+                " process's by now: end that, or run hack/lab destroy, after"
+                " which a new lab takes another port"
+            )
+
+
 def _wait_for_port(lab: Lab, process: Process) -> None:
     """Wait until the monitor listens: librados hunts in steps of seconds."""
     port = int(monitor_address(lab).rpartition(":")[2])
@@ -279,6 +291,7 @@ def up(lab: Lab) -> None:
     fresh = not made.exists()
     if fresh:
         _make_cluster(lab)
+    _require_port(lab)
     shell.say("Ceph: starting")
     monitor = _start_daemon(lab, "mon")
     _wait_for_port(lab, monitor)

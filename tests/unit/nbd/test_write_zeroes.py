@@ -74,6 +74,16 @@ def test_the_whole_export_in_one_request(
     assert backend.contents() == bytes(SIZE)
 
 
+@pytest.mark.parametrize("length", [BLOCK, ZEROES_AT_ONCE])
+def test_what_an_earlier_request_left_in_the_buffer_is_not_written(
+    client: RawClient, backend: MemoryBackend[Operation], length: int
+) -> None:
+    client.write(0, b"s" * length)  # its buffer is used again for the zeros
+    client.write(length, b"d" * length)
+    assert client.request(c.CMD_WRITE_ZEROES, length, length)[0] == c.OK
+    assert backend.contents()[length : 2 * length] == bytes(length)
+
+
 def test_a_failure_in_the_middle_is_reported(tmp_path: Path) -> None:
     faults = [Fault("write", skip=2, error=errno.EIO)]
     backend: FaultyBackend[Operation] = FaultyBackend(MemoryBackend(SIZE), faults)

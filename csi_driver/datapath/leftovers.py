@@ -17,7 +17,6 @@ from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CONTROL_SECONDS
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.messages import Release
-from csi_driver.datapath.own_user import read_key
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.workers import WorkerPool
@@ -27,6 +26,7 @@ from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.images.users import own_user
 
 ORPHAN_PATIENCE: Final = 5.0
 """Seconds in which a worker without a supervisor should have ended by itself."""
@@ -98,7 +98,7 @@ class Leftovers:
             volume_id=volume_id,
             monitors=config.monitors,
             user_id=config.user_id,
-            key=read_key(config),
+            key=own_user(config).key,
             node_id=saved.node_id,
             boot_id=self._boot_id,
             predecessor=predecessor,

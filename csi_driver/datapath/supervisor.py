@@ -37,7 +37,7 @@ from csi_driver.datapath.messages import Ping
 from csi_driver.datapath.messages import Sized
 from csi_driver.datapath.messages import Status
 from csi_driver.datapath.messages import Statuses
-from csi_driver.datapath.own_user import preparation
+from csi_driver.datapath.preparation import preparation
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.state import current_boot_id
 from csi_driver.datapath.workers import WorkerPool

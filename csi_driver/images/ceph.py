@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from typing import Final
 
@@ -30,7 +29,6 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import Location
-from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images import guarded
 from csi_driver.images.errors import mapped
 from csi_driver.images.handles import FEATURE_BITS
@@ -39,6 +37,7 @@ from csi_driver.images.handles import CephLoadedImage
 from csi_driver.images.handles import CephRawImage
 from csi_driver.images.handles import load
 from csi_driver.images.port import NewImage
+from csi_driver.images.users import own_user
 
 CONNECT_SECONDS: Final = 8
 """How long a connection may take; csi-provisioner gives a call 10 seconds."""
@@ -288,23 +287,6 @@ class CephConnector:
         """Connect within CONNECT_SECONDS, by default as the driver's own user."""
         config = self._clusters.get(cluster)
         return connect(config, user or own_user(config))
-
-
-def own_user(config: ClusterConfig) -> CephUser:
-    """Return the driver's own Ceph user, its key read from its file.
-
-    UnavailableError if the file cannot be read.
-    """
-    try:
-        key = SecretBytes(Path(config.key_file).read_bytes().strip())
-    except OSError as error:
-        message = (
-            f"the cephx key of client.{config.user_id} for cluster"
-            f" {config.cluster!r} cannot be read from {config.key_file}:"
-            f" {error.strerror}"
-        )
-        raise UnavailableError(message) from error
-    return CephUser(config.user_id, key)
 
 
 def connect(config: ClusterConfig, user: CephUser) -> CephConnection:

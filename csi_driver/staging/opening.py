@@ -31,10 +31,10 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_secret_ref
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
-from csi_driver.images.ceph import own_user
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
+from csi_driver.images.users import own_user
 from csi_driver.keys.material import newline_hint
 from csi_driver.keys.material import parse_ceph_user
 from csi_driver.keys.material import parse_key_source

@@ -19,8 +19,8 @@ import rbd
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.ids import VolumeId
 from csi_driver.images.ceph import CephConnector
-from csi_driver.images.ceph import own_user
 from csi_driver.images.records import read_record
+from csi_driver.images.users import own_user
 from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.ring import open_ring
 

@@ -1,34 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver's own Ceph user as the supervisor gives it to workers.
+"""Whom a spare worker connects as before it is given a volume.
 
-`images` reads the same key; it brings librados, which is for workers alone.
+Chosen by the supervisor, which does not load librados; `prepared` connects.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import structlog
 
 from csi_driver.datapath.messages import Prepare
-from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import UnavailableError
-from csi_driver.domain.secrets import SecretBytes
+from csi_driver.images.users import own_user
 
 _log = structlog.get_logger(__name__)
-
-
-def read_key(config: ClusterConfig) -> SecretBytes:
-    """Read the driver's own cephx key; UnavailableError if it cannot be read."""
-    try:
-        return SecretBytes(Path(config.key_file).read_bytes().strip())
-    except OSError as error:
-        message = (
-            f"the cephx key of client.{config.user_id} cannot be read from"
-            f" {config.key_file}: {error.strerror}"
-        )
-        raise UnavailableError(message) from error
 
 
 def preparation(clusters: Clusters | None) -> Prepare | None:
@@ -41,8 +26,8 @@ def preparation(clusters: Clusters | None) -> Prepare | None:
     if config is None:
         return None
     try:
-        key = read_key(config)
+        user = own_user(config)
     except UnavailableError as error:
         _log.warning("spare workers do not connect ahead", error=str(error))
         return None
-    return Prepare(config.cluster, config.monitors, config.user_id, key)
+    return Prepare(config.cluster, config.monitors, user.user_id, user.key)

@@ -19,8 +19,8 @@ from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.ids import VolumeId
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images.ceph import connect

@@ -12,8 +12,8 @@ from csi_driver.datapath.messages import Predecessor
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import EncryptionMode
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
 

@@ -34,7 +34,7 @@ from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnavailableError
-from csi_driver.domain.record import ExportEntry
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout

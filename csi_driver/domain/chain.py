@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Final
@@ -82,9 +83,9 @@ class LayerSpec:
 class Layer:
     """One image of a chain as it was found on Ceph.
 
-    `key` names the passphrase that opens the layer: the header's UUID for an
-    image with a header of its own.  It is None for a plaintext layer and for
-    a clone that was never formatted, which reads its parent's header.
+    `key` names the passphrase that opens the layer: the UUID of the header that
+    it shows, which for a clone that was never formatted is its parent's.  It is
+    None for a plaintext layer.
     """
 
     image_id: str
@@ -113,32 +114,24 @@ def specs_for(
 ) -> LoadSpecs:
     """Give each encrypted layer its passphrase, in librbd's order.
 
-    A clone that was never formatted repeats the spec of the next header
-    below it.  The chain ends at its first plaintext image, for which no spec
-    may be given.  SecretError names a layer whose passphrase is missing;
-    HeaderError says when the image itself has nothing to load.
+    A clone that was never formatted shows its parent's header and so repeats
+    its parent's spec.  The chain ends at its first plaintext image, for which
+    no spec may be given.  SecretError names a layer whose passphrase is
+    missing; HeaderError says when the image itself has nothing to load.
     """
-    specs: list[LayerSpec] = []
-    inherited = 0
-    for layer in chain:
-        if not layer.kind.encrypted:
-            break
-        if layer.key is None:
-            inherited += 1
-            continue
-        if layer.key not in passphrases:
-            message = (
-                f"image {layer.image_id} is encrypted under the header"
-                f" {layer.key}, for which no key is at hand"
-            )
-            raise SecretError(message)
-        spec = LayerSpec(passphrases[layer.key])
-        specs.extend([spec] * (inherited + 1))
-        inherited = 0
-    if inherited:
-        message = "a clone inherits a header that no image of its chain holds"
-        raise HeaderError(message)
+    encrypted = itertools.takewhile(lambda layer: layer.kind.encrypted, chain)
+    specs = [LayerSpec(_passphrase(layer, passphrases)) for layer in encrypted]
     if not specs:
         message = "the image has no LUKS header, so there is nothing to load"
         raise HeaderError(message)
     return LoadSpecs(tuple(specs))
+
+
+def _passphrase(layer: Layer, passphrases: Mapping[str, SecretBytes]) -> SecretBytes:
+    if layer.key is None or layer.key not in passphrases:
+        message = (
+            f"image {layer.image_id} is encrypted under the header {layer.key}, for"
+            " which no key is at hand"
+        )
+        raise SecretError(message)
+    return passphrases[layer.key]

@@ -94,5 +94,9 @@ class ConflictError(PendingError):
     """A compare-and-set lost: the value is no longer the one expected."""
 
 
+class CancelledError(PendingError):
+    """Long work was asked to stop and did; repeating it goes on from there."""
+
+
 class InternalError(DriverError):
     """A bug or an outcome that no rule of the driver foresees."""

@@ -11,11 +11,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 from typing import Final
+from typing import Self
 
+from csi_driver.domain import json_fields as read
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.flattening import FlattenPolicy
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 
@@ -36,6 +40,7 @@ KNOWN: Final = (
     "stripeCount",
     "mkfsOptions",
     "encrypted",
+    "flattenPolicy",
     "passphraseSecretName",
     "passphraseSecretNamespace",
     FSTYPE,
@@ -61,6 +66,15 @@ class SecretRef:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"namespace": self.namespace, "name": self.name}
+
+    @classmethod
+    def from_json_object(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the JSON form; TypeError or LookupError if it is damaged."""
+        return cls(read.string(fields, "namespace"), read.string(fields, "name"))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VolumeParameters:
@@ -77,11 +91,55 @@ class VolumeParameters:
     encrypted: bool = True
     secret: SecretRef | None = None
     pv_name: str = ""
+    flatten_policy: FlattenPolicy = FlattenPolicy.NEVER
 
     def require_possible(self, raw: RawSize) -> None:
         """Refuse an image size that librbd would refuse (SizeError)."""
         if "object-map" in self.features:
             self.striping.require_mappable(raw)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "cluster": self.cluster,
+            "pool": self.pool,
+            "dataPool": self.data_pool,
+            "namespace": self.namespace,
+            "features": list(self.features),
+            "objectSize": self.striping.object_size,
+            "stripeUnit": self.striping.stripe_unit,
+            "stripeCount": self.striping.stripe_count,
+            "mkfsOptions": self.mkfs_options,
+            "filesystem": self.filesystem.value if self.filesystem else None,
+            "encrypted": self.encrypted,
+            "secret": self.secret.to_json_object() if self.secret else None,
+            "pvName": self.pv_name,
+            "flattenPolicy": self.flatten_policy.value,
+        }
+
+    @classmethod
+    def from_json_object(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the JSON form; TypeError, ValueError or LookupError if damaged."""
+        secret = read.optional(fields, "secret")
+        filesystem = fields["filesystem"]
+        return cls(
+            cluster=read.string(fields, "cluster"),
+            pool=read.string(fields, "pool"),
+            data_pool=read.string(fields, "dataPool"),
+            namespace=read.string(fields, "namespace"),
+            features=read.strings(fields, "features"),
+            striping=Striping(
+                read.integer(fields, "objectSize"),
+                read.integer(fields, "stripeUnit"),
+                read.integer(fields, "stripeCount"),
+            ),
+            mkfs_options=read.string(fields, "mkfsOptions"),
+            filesystem=None if filesystem is None else Filesystem(filesystem),
+            encrypted=read.truth(fields, "encrypted"),
+            secret=None if secret is None else SecretRef.from_json_object(secret),
+            pv_name=read.string(fields, "pvName"),
+            flatten_policy=FlattenPolicy(fields["flattenPolicy"]),
+        )
 
 
 def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
@@ -118,6 +176,7 @@ def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
         encrypted=encrypted,
         secret=_secret(given),
         pv_name=given.get("csi.storage.k8s.io/pv/name", ""),
+        flatten_policy=_policy(given.get("flattenPolicy", "")),
     )
 
 
@@ -180,6 +239,15 @@ def _features(text: str) -> tuple[str, ...]:
         message = "image feature fast-diff needs object-map"
         raise InvalidRequestError(message)
     return tuple(name for name in DEFAULT_FEATURES if name in names)
+
+
+def _policy(text: str) -> FlattenPolicy:
+    try:
+        return FlattenPolicy(text) if text else FlattenPolicy.NEVER
+    except ValueError:
+        known = ", ".join(each.value for each in FlattenPolicy)
+        message = f"parameter flattenPolicy must be one of {known}, not {text!r}"
+        raise InvalidRequestError(message) from None
 
 
 def _striping(given: Mapping[str, str]) -> Striping:

@@ -12,27 +12,34 @@ import dataclasses
 import enum
 import json
 from collections.abc import Collection
-from collections.abc import Mapping
 from typing import Any
 from typing import Final
+from typing import Protocol
+from typing import Self
 
-from csi_driver.domain.access import Filesystem
+from csi_driver.domain import json_fields as read
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SizeError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.filesystem_state import FilesystemState
+from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.keyring import KeyRing
+from csi_driver.domain.limits import NO_LIMITS
+from csi_driver.domain.limits import IoLimits
+from csi_driver.domain.lineage import ChildIntent
+from csi_driver.domain.lineage import Origin
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.domain.parameters import VolumeParameters
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import RawSize
-from csi_driver.domain.sizes import Striping
+from csi_driver.domain.snapshots import Snapshot
 
-RECORD_VERSION: Final = 1
+RECORD_VERSION: Final = 2
 LONGEST_RECORD: Final = 256 * 1024
 """Bytes; librbd takes far more, but every stage reads the record whole."""
 
@@ -64,31 +71,15 @@ class EncryptionMode(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ExportEntry:
-    """One export of the volume: which node, in which boot, as which client.
-
-    `client_address` is the client that does the I/O.  A reader does not watch
-    the image with that one, so `watcher_address` names the client that does;
-    "" means the same.  Entries inform; the lock and the watchers decide.
-    """
-
-    node_id: str
-    boot_id: str
-    client_address: str
-    read_only: bool
-    watcher_address: str = ""
-
-    def alive(self, watching: Collection[str]) -> bool:
-        """Tell whether the export's client is among those that watch the image."""
-        return (self.watcher_address or self.client_address) in watching
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Record:
     """Everything the driver knows about one volume.
 
     `desired` is what its user was promised, `actual` what was verified on
-    Ceph; both are exported bytes.
+    Ceph; both are exported bytes.  `layers` are the header UUIDs of the head's
+    chain, own first, as it was when the volume was made or flattened; it is
+    empty without a key ring.  `ancestors` is the number of images below the
+    head.  A clone is `recovered` once its first stage has replayed the journal.
+    `node_secret` is the Secret that the volume's PersistentVolume names.
     """
 
     name: str
@@ -102,7 +93,16 @@ class Record:
     block: bool = False
     filesystem: FilesystemState = FilesystemState.NONE
     ring: KeyRing | None = None
+    layers: tuple[str, ...] = ()
+    ancestors: int = 0
     exports: tuple[ExportEntry, ...] = ()
+    origin: Origin | None = None
+    recovered: bool = True
+    snapshots: tuple[Snapshot, ...] = ()
+    children: tuple[ChildIntent, ...] = ()
+    flatten: FlattenWork | None = None
+    limits: IoLimits = NO_LIMITS
+    node_secret: SecretRef | None = None
 
     @property
     def raw_size(self) -> RawSize:
@@ -168,6 +168,53 @@ class Record:
         kept = tuple(each for each in self.exports if each.node_id != node_id)
         return dataclasses.replace(self, exports=kept)
 
+    def snapshot_named(self, name: str) -> Snapshot | None:
+        """Return the snapshot that the CO calls so."""
+        found = (each for each in self.snapshots if each.name == name and name)
+        return next(found, None)
+
+    def snapshot_numbered(self, number: int) -> Snapshot | None:
+        """Return the snapshot with that RBD id."""
+        found = (each for each in self.snapshots if each.number == number and number)
+        return next(found, None)
+
+    def with_snapshot(self, rbd_name: str, present: Snapshot | None) -> Record:
+        """Return the record with a snapshot's entry changed, or without it."""
+        kept = tuple(each for each in self.snapshots if each.rbd_name != rbd_name)
+        added = () if present is None else (present,)
+        return dataclasses.replace(self, snapshots=(*kept, *added))
+
+    def with_child(self, child: ChildIntent) -> Record:
+        """Return the record with the intent to make a clone; once is enough."""
+        others = self.without_child(child.image_name).children
+        return dataclasses.replace(self, children=(*others, child))
+
+    def without_child(self, image_name: str) -> Record:
+        """Return the record without the intent to make that clone."""
+        kept = tuple(each for each in self.children if each.image_name != image_name)
+        return dataclasses.replace(self, children=kept)
+
+    def children_of(self, rbd_name: str) -> tuple[ChildIntent, ...]:
+        """Return the clones that are being made from a snapshot."""
+        return tuple(each for each in self.children if each.snapshot == rbd_name)
+
+    def with_needed_keys(self) -> Record:
+        """Return the record with a ring of what head and snapshots still need.
+
+        A snapshot keeps its own chain when the head is flattened.
+        """
+        if self.ring is None:
+            return self
+        needed = {*self.layers, *(key for s in self.snapshots for key in s.layers)}
+        spare = {entry.header_uuid for entry in self.ring.entries} - needed
+        return dataclasses.replace(self, ring=self.ring.without(spare))
+
+    def flattened(self) -> Record:
+        """Return the record of a volume that reads no parent any more."""
+        return dataclasses.replace(
+            self, layers=self.layers[:1], ancestors=0, flatten=None
+        ).with_needed_keys()
+
     def to_json(self) -> str:
         """Write the record down; the same record gives the same text."""
         return json.dumps(
@@ -177,14 +224,23 @@ class Record:
                 "imageID": self.image_id,
                 "state": self.state.value,
                 "mode": self.mode.value,
-                "parameters": _parameters_to_json(self.parameters),
+                "parameters": self.parameters.to_json_object(),
                 "reserve": self.layout.reserve,
                 "desired": self.desired.count,
                 "actual": self.actual.count,
                 "block": self.block,
                 "filesystem": self.filesystem.value,
-                "ring": None if self.ring is None else self.ring.to_json_object(),
-                "exports": [_export_to_json(each) for each in self.exports],
+                "ring": _object_of(self.ring),
+                "layers": list(self.layers),
+                "ancestors": self.ancestors,
+                "exports": [each.to_json_object() for each in self.exports],
+                "origin": _object_of(self.origin),
+                "recovered": self.recovered,
+                "snapshots": [each.to_json_object() for each in self.snapshots],
+                "children": [each.to_json_object() for each in self.children],
+                "flatten": _object_of(self.flatten),
+                "limits": self.limits.to_json_object(),
+                "nodeSecret": _object_of(self.node_secret),
             },
             ensure_ascii=True,
             separators=(",", ":"),
@@ -201,22 +257,27 @@ class Record:
         fields = _loaded(text)
         try:
             record = cls(
-                name=_string(fields, "name"),
-                image_id=_string(fields, "imageID"),
+                name=read.string(fields, "name"),
+                image_id=read.string(fields, "imageID"),
                 state=VolumeState(fields["state"]),
                 mode=EncryptionMode(fields["mode"]),
-                parameters=_parameters_from_json(fields["parameters"]),
-                layout=Layout(_integer(fields, "reserve")),
-                desired=EffectiveSize(_integer(fields, "desired")),
-                actual=EffectiveSize(_integer(fields, "actual")),
-                block=_truth(fields, "block"),
+                parameters=VolumeParameters.from_json_object(fields["parameters"]),
+                layout=Layout(read.integer(fields, "reserve")),
+                desired=EffectiveSize(read.integer(fields, "desired")),
+                actual=EffectiveSize(read.integer(fields, "actual")),
+                block=read.truth(fields, "block"),
                 filesystem=FilesystemState(fields["filesystem"]),
-                ring=(
-                    None
-                    if fields["ring"] is None
-                    else KeyRing.from_json_object(fields["ring"])
-                ),
-                exports=tuple(_export_from_json(each) for each in fields["exports"]),
+                ring=_read(KeyRing, fields, "ring"),
+                layers=read.strings(fields, "layers"),
+                ancestors=read.natural(fields, "ancestors"),
+                exports=_list(ExportEntry, fields, "exports"),
+                origin=_read(Origin, fields, "origin"),
+                recovered=read.truth(fields, "recovered"),
+                snapshots=_list(Snapshot, fields, "snapshots"),
+                children=_list(ChildIntent, fields, "children"),
+                flatten=_read(FlattenWork, fields, "flatten"),
+                limits=IoLimits.from_json_object(fields["limits"]),
+                node_secret=_read(SecretRef, fields, "nodeSecret"),
             )
         except _DAMAGE as error:
             message = f"the volume's record is damaged: {error!r}"
@@ -227,7 +288,30 @@ class Record:
         return record
 
 
+class _Part(Protocol):
+    """A value that is one object of the record's JSON."""
+
+    def to_json_object(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_json_object(cls, fields: Any, /) -> Self: ...
+
+
+def _object_of(part: _Part | None) -> dict[str, Any] | None:
+    return None if part is None else part.to_json_object()
+
+
+def _read[P: _Part](kind: type[P], fields: dict[str, Any], name: str) -> P | None:
+    found = read.optional(fields, name)
+    return None if found is None else kind.from_json_object(found)
+
+
+def _list[P: _Part](kind: type[P], fields: dict[str, Any], name: str) -> tuple[P, ...]:
+    return tuple(kind.from_json_object(each) for each in read.objects(fields, name))
+
+
 _DAMAGE: Final = (
+    AttributeError,
     LookupError,
     TypeError,
     ValueError,
@@ -255,7 +339,16 @@ _FIELDS: Final = frozenset(
         "block",
         "filesystem",
         "ring",
+        "layers",
+        "ancestors",
         "exports",
+        "origin",
+        "recovered",
+        "snapshots",
+        "children",
+        "flatten",
+        "limits",
+        "nodeSecret",
     },
 )
 
@@ -282,88 +375,3 @@ def _loaded(text: str) -> dict[str, Any]:
         message = f"the volume's record is damaged: unknown or absent {differing}"
         raise RecordError(message)
     return dict(fields)
-
-
-def _parameters_to_json(given: VolumeParameters) -> dict[str, Any]:
-    secret = given.secret
-    return {
-        "cluster": given.cluster,
-        "pool": given.pool,
-        "dataPool": given.data_pool,
-        "namespace": given.namespace,
-        "features": list(given.features),
-        "objectSize": given.striping.object_size,
-        "stripeUnit": given.striping.stripe_unit,
-        "stripeCount": given.striping.stripe_count,
-        "mkfsOptions": given.mkfs_options,
-        "filesystem": given.filesystem.value if given.filesystem else None,
-        "encrypted": given.encrypted,
-        "secret": [secret.namespace, secret.name] if secret else None,
-        "pvName": given.pv_name,
-    }
-
-
-def _parameters_from_json(fields: Mapping[str, Any]) -> VolumeParameters:
-    secret = fields["secret"]
-    filesystem = fields["filesystem"]
-    return VolumeParameters(
-        cluster=_string(fields, "cluster"),
-        pool=_string(fields, "pool"),
-        data_pool=_string(fields, "dataPool"),
-        namespace=_string(fields, "namespace"),
-        features=tuple(str(name) for name in fields["features"]),
-        striping=Striping(
-            _integer(fields, "objectSize"),
-            _integer(fields, "stripeUnit"),
-            _integer(fields, "stripeCount"),
-        ),
-        mkfs_options=_string(fields, "mkfsOptions"),
-        filesystem=None if filesystem is None else Filesystem(filesystem),
-        encrypted=_truth(fields, "encrypted"),
-        secret=None if secret is None else SecretRef(str(secret[0]), str(secret[1])),
-        pv_name=_string(fields, "pvName"),
-    )
-
-
-def _export_to_json(entry: ExportEntry) -> dict[str, Any]:
-    return {
-        "node": entry.node_id,
-        "boot": entry.boot_id,
-        "client": entry.client_address,
-        "readOnly": entry.read_only,
-        "watcher": entry.watcher_address,
-    }
-
-
-def _export_from_json(fields: Mapping[str, Any]) -> ExportEntry:
-    return ExportEntry(
-        node_id=_string(fields, "node"),
-        boot_id=_string(fields, "boot"),
-        client_address=_string(fields, "client"),
-        read_only=_truth(fields, "readOnly"),
-        watcher_address=_string(fields, "watcher"),
-    )
-
-
-def _string(fields: Mapping[str, Any], name: str) -> str:
-    value = fields[name]
-    if not isinstance(value, str):
-        message = f"{name} is not a string"
-        raise TypeError(message)
-    return value
-
-
-def _integer(fields: Mapping[str, Any], name: str) -> int:
-    value = fields[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{name} is not an integer"
-        raise TypeError(message)
-    return value
-
-
-def _truth(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields[name]
-    if not isinstance(value, bool):
-        message = f"{name} is not true or false"
-        raise TypeError(message)
-    return value

@@ -1,42 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port over python-rados and python-rbd: connections and pools."""
+"""The port over python-rados: connections, each one Rados instance."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import contextlib
-import json
 import struct
 import threading
 import weakref
-from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 from typing import Final
 
 import rados
-import rbd
 
-from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
-from csi_driver.domain.errors import InternalError
-from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import Location
-from csi_driver.images import guarded
 from csi_driver.images.errors import mapped
-from csi_driver.images.handles import FEATURE_BITS
 from csi_driver.images.handles import CephImage
-from csi_driver.images.handles import CephLoadedImage
-from csi_driver.images.handles import CephRawImage
-from csi_driver.images.handles import load
-from csi_driver.images.port import NewImage
+from csi_driver.images.pools import CephPool
 from csi_driver.images.users import own_user
 
 CONNECT_SECONDS: Final = 8
@@ -59,153 +47,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "log_to_stderr": "false",
     "log_file": "",
 }
-
-
-class CephPool:
-    """One pool and namespace through one Rados instance."""
-
-    def __init__(
-        self,
-        instance: Any,
-        ioctx: Any,
-        location: Location,
-        address: str,
-        handles: weakref.WeakSet[CephImage],
-    ) -> None:
-        self._instance = instance
-        self._opened = ioctx
-        self._location = location
-        self._address = address
-        self._handles = handles
-        self._rbd = rbd.RBD()
-
-    @property
-    def location(self) -> Location:
-        """Where this is, by pool number."""
-        return self._location
-
-    @property
-    def pool_name(self) -> str:
-        """The pool's present name."""
-        return str(self._ioctx.name)
-
-    def create_image(self, image: NewImage) -> None:
-        """Make an image."""
-        striping = image.striping
-        fancy = striping.stripe_count > 1
-        with mapped(f"creating image {image.name}"):
-            self._rbd.create(
-                self._ioctx,
-                image.name,
-                image.size.count,
-                striping.order,
-                old_format=False,
-                features=_bits(image.features),
-                stripe_unit=striping.stripe_unit if fancy else 0,
-                stripe_count=striping.stripe_count if fancy else 0,
-                data_pool=image.data_pool or None,
-            )
-
-    def remove_image(self, name: str) -> None:
-        """Remove an image nobody has open."""
-        with mapped(f"removing image {name}"):
-            self._rbd.remove(self._ioctx, name)
-
-    def find_image(self, name: str) -> str | None:
-        """Return the id of the image of that name."""
-        with mapped(f"looking for image {name}"):
-            try:
-                with rbd.Image(self._ioctx, name, read_only=True) as image:
-                    return str(image.id())
-            except rbd.ImageNotFound:
-                return None
-
-    def open_raw(self, image_id: str, *, read_only: bool = False) -> CephRawImage:
-        """Open without loading."""
-        image = self._open(image_id, read_only=read_only)
-        handle = CephRawImage(image, self._address)
-        self._handles.add(handle)
-        return handle
-
-    def open_loaded(
-        self,
-        image_id: str,
-        specs: LoadSpecs,
-        *,
-        read_only: bool = False,
-    ) -> CephLoadedImage:
-        """Open, and load before anything else is asked of the image."""
-        image = self._open(image_id, read_only=read_only)
-        try:
-            load(image, specs)
-            handle = CephLoadedImage(image, self._address)
-            handle.require_encryptable()
-        except BaseException:
-            image.close()
-            raise
-        self._handles.add(handle)
-        return handle
-
-    def read_metadata(self, image_id: str, key: str) -> str | None:
-        """Return one metadata value of an image."""
-        return guarded.read_metadata(self._ioctx, image_id, key)
-
-    def swap_metadata(self, image_id: str, key: str, old: str | None, new: str) -> None:
-        """Set a metadata value by compare-and-set."""
-        guarded.swap_metadata(self._ioctx, image_id, key, old, new)
-
-    def read_entries(
-        self,
-        name: str,
-        *,
-        prefix: str,
-        after: str = "",
-        limit: int = 1000,
-    ) -> list[tuple[str, str]]:
-        """Page through an object's omap."""
-        return guarded.read_entries(self._ioctx, name, prefix, after, limit)
-
-    def read_entry(self, name: str, key: str) -> str | None:
-        """Return one omap value of an object."""
-        return guarded.read_entry(self._ioctx, name, key)
-
-    def swap_entries(
-        self,
-        name: str,
-        *,
-        expect: Mapping[str, str | None],
-        put: Mapping[str, str] | None = None,
-        remove: Iterable[str] = (),
-    ) -> None:
-        """Change an object's omap by compare-and-set."""
-        guarded.swap_entries(self._ioctx, name, expect, put or {}, remove)
-
-    def free_bytes(self) -> int:
-        """Return `ceph df`'s figure for the pool, its quota counted in."""
-        # Without "detail" Ceph tells no quota.
-        command = json.dumps({"prefix": "df", "detail": "detail", "format": "json"})
-        with mapped("asking for free space"):
-            status, answer, text = self._instance.mon_command(command, b"")
-        if status:
-            message = f"ceph df failed: {text or status}"
-            raise UnavailableError(message)
-        for pool in json.loads(answer)["pools"]:
-            if pool["id"] == self._location.pool_id:
-                return _free(pool["stats"])
-        message = f"ceph df does not show pool {self.pool_name}"
-        raise NotFoundError(message)
-
-    @property
-    def _ioctx(self) -> Any:
-        # python-rbd does not look whether it is open, and crashes the process.
-        if self._opened.state != "open":
-            message = f"pool {self._location} is used after its connection was closed"
-            raise InternalError(message)
-        return self._opened
-
-    def _open(self, image_id: str, *, read_only: bool) -> Any:
-        with mapped(f"opening image {image_id}"):
-            return rbd.Image(self._ioctx, image_id=image_id, read_only=read_only)
 
 
 class CephConnection:
@@ -272,6 +113,7 @@ class CephConnection:
                 location,
                 self._address,
                 self._handles,
+                self.pool,
             )
             self._pools[name, location] = (pool, ioctx)
             return pool
@@ -338,21 +180,3 @@ def _require_key(user: CephUser) -> None:
             " `ceph auth print-key` prints it"
         )
         raise SecretError(message)
-
-
-def _bits(features: Sequence[str]) -> int:
-    bits = 0
-    for name in features:
-        if name not in FEATURE_BITS:
-            message = f"unknown image feature {name!r}"
-            raise InvalidRequestError(message)
-        bits |= FEATURE_BITS[name]
-    return bits
-
-
-def _free(stats: Mapping[str, Any]) -> int:
-    free = int(stats["max_avail"])
-    quota = int(stats.get("quota_bytes", 0))
-    if quota:
-        free = min(free, max(0, quota - int(stats["stored"])))
-    return free

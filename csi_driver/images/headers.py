@@ -19,10 +19,12 @@ from typing import Final
 from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.chain import header_kind
 from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import BLOCK_SIZE
 from csi_driver.domain.sizes import KIB
+from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import Layout
 
 DEK_LENGTH: Final = 32
@@ -40,12 +42,51 @@ TOOLS_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT: Final = 60.0
 
 
+SMALLEST_ROOM: Final = 1024 * KIB
+"""Bytes from which on a header fits: both metadata copies and three keyslots."""
+
+_METADATA: Final = 16 * KIB
+_MOST_KEYSLOTS: Final = 16 * MIB - 2 * _METADATA
+"""What cryptsetup takes by default, where there is room for it."""
+
+_FIRST_MAGICS: Final = (b"LUKS\xba\xbe", b"RBDL\xba\xbe")
+_SECOND_MAGICS: Final = (b"SKUL\xba\xbe", b"LDBR\xba\xbe")
+"""Of the two metadata copies: on a flat image, and on a formatted clone."""
+
+
+def require_header_room(layout: Layout, image: str) -> None:
+    """Refuse an image in front of whose data no header fits (PreconditionError)."""
+    if layout.reserve < SMALLEST_ROOM:
+        message = (
+            f"{image} has {layout.reserve} bytes that it does not export, the header"
+            f" of an encrypted clone takes {SMALLEST_ROOM} at least: its end would be"
+            " lost to the clone; copy it to a volume of this driver"
+        )
+        raise PreconditionError(message)
+
+
+def clone_header(header: bytes) -> bytes:
+    """Return a flat image's header as that of a formatted clone.
+
+    The magics alone differ; librbd computes no checksum anew, and so its own
+    checksums are those of the flat form (`librbd::crypto::luks`).
+    """
+    swapped = bytearray(header)
+    for at, magics in ((0, _FIRST_MAGICS), (_METADATA, _SECOND_MAGICS)):
+        flat, clone = magics
+        if swapped[at : at + len(flat)] != flat:
+            message = f"the new header has no magic at {at}"
+            raise InternalError(message)
+        swapped[at : at + len(flat)] = clone
+    return bytes(swapped)
+
+
 def make_header(dek: SecretBytes, header_uuid: uuid.UUID, layout: Layout) -> bytes:
     """Return the first SPARSE_LENGTH bytes of a LUKS2 header for a flat image.
 
     aes-xts-plain64 with a 512-bit key and 4096-byte sectors; the data begins
-    `layout.reserve` bytes behind the header's start.  InternalError with
-    cryptsetup's words if it fails.
+    `layout.reserve` bytes behind the header's start, SMALLEST_ROOM at least.
+    InternalError with cryptsetup's words if it fails.
     """
     if len(dek) != DEK_LENGTH:
         message = f"a header's key has {DEK_LENGTH} bytes, not {len(dek)}"
@@ -65,6 +106,7 @@ def _format(
     header_uuid: uuid.UUID,
     layout: Layout,
 ) -> None:
+    keyslots = min(layout.reserve - 2 * _METADATA, _MOST_KEYSLOTS)
     arguments = [
         "cryptsetup",
         "luksFormat",
@@ -74,6 +116,8 @@ def _format(
         "--key-size=512",
         f"--sector-size={BLOCK_SIZE}",
         f"--offset={layout.reserve // _SECTOR}",
+        f"--luks2-metadata-size={_METADATA}",
+        f"--luks2-keyslots-size={keyslots}",
         "--pbkdf=pbkdf2",
         "--hash=sha256",
         "--pbkdf-force-iterations=1000",

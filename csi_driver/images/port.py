@@ -10,10 +10,8 @@ has to come right after the open.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 from typing import Self
@@ -24,45 +22,16 @@ from csi_driver.domain.ids import Location
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewImage:
-    """What an image is made from; `features` by their names in rbd(8)."""
-
-    name: str
-    size: RawSize
-    striping: Striping
-    features: Sequence[str]
-    data_pool: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LockOwner:
-    """Who holds an image's exclusive lock: `owner` is librbd's own token."""
-
-    owner: str
-    address: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Watcher:
-    """A client that has the image open for writing; address as Ceph prints it."""
-
-    address: str
-    client: int
-    cookie: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dependants:
-    """What keeps an image from being removed, children in the trash included."""
-
-    snapshots: int
-    children: int
-
-    def __bool__(self) -> bool:
-        return bool(self.snapshots or self.children)
+from csi_driver.images.values import ChildImage
+from csi_driver.images.values import Dependants
+from csi_driver.images.values import ImageSnapshot
+from csi_driver.images.values import LockOwner
+from csi_driver.images.values import NewClone
+from csi_driver.images.values import NewImage
+from csi_driver.images.values import OnProgress
+from csi_driver.images.values import ParentLink
+from csi_driver.images.values import SnapshotPath
+from csi_driver.images.values import Watcher
 
 
 class Image(Protocol):
@@ -128,8 +97,33 @@ class RawImage(Image, Protocol):
     def dependants(self) -> Dependants:
         """Count snapshots and clones."""
 
-    def has_parent(self) -> bool:
-        """Tell whether the image is a clone that was not flattened."""
+    def parent(self) -> ParentLink | None:
+        """Return what the image reads through; None for one that is flat."""
+
+    def snapshots(self) -> list[ImageSnapshot]:
+        """Return the snapshots, oldest first."""
+
+    def children(self) -> list[ChildImage]:
+        """Return the clones of all snapshots, those in the trash included."""
+
+    def create_snapshot(self, name: str) -> None:
+        """Take a snapshot, through the lock's owner if there is one.
+
+        What was acknowledged as flushed before the call is in it.
+        AlreadyExistsError if the name is taken.
+        """
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot; while clones read it, it lingers and they go on.
+
+        NotFoundError if there is none of that name.
+        """
+
+    def settings(self) -> dict[str, str]:
+        """Return librbd's settings that the image itself carries."""
+
+    def change_setting(self, name: str, value: str | None) -> None:
+        """Set or remove one of librbd's settings; open handles obey at once."""
 
     def read_header(self, length: int) -> bytes:
         """Read from raw offset 0; at most HEADER_ROOM bytes."""
@@ -139,6 +133,16 @@ class RawImage(Image, Protocol):
 
         HeaderExistsError if a LUKS magic stands there; SizeError, and nothing
         written, if the image is smaller; AlreadyLoadedError on a loaded handle.
+        """
+
+    def write_clone_header(self, header: bytes, covered: bytes) -> None:
+        """Write the LUKS header of a formatted clone over its parent's bytes.
+
+        Whole objects are written, so that nothing of the parent is copied up;
+        what stands behind the header in them reads as zeros.  `covered` are the
+        first bytes of the parent: HeaderExistsError unless the clone still
+        shows those, or no LUKS magic at all.  PreconditionError on an image
+        that has no parent; SizeError if it is too small.
         """
 
     def erase_header(self, length: int) -> None:
@@ -162,6 +166,22 @@ class LoadedImage(Image, Protocol):
 
     def grow(self, size: EffectiveSize) -> None:
         """Raise the effective size; SizeError if it would shrink."""
+
+    def shrink(self, size: EffectiveSize) -> None:
+        """Lower the effective size: what lies behind it is gone.
+
+        SizeError if it would grow.  This handle has to own the lock.
+        """
+
+    def flatten(self, on_progress: OnProgress) -> None:
+        """Copy what the parent holds, re-encrypted, and let go of the parent.
+
+        Can be repeated after any interruption.  PreconditionError on an image
+        without parent, and on one whose snapshots would be orphaned;
+        CancelledError if `on_progress` says False; InUseError unless this
+        handle owns the lock, since a flatten that is handed to another client
+        goes on raw when that one ends.
+        """
 
     def load(self, specs: LoadSpecs) -> None:
         """Refuse: AlreadyLoadedError, always."""
@@ -194,11 +214,29 @@ class Pool(Protocol):
         watches it, PreconditionError if it has snapshots or clones.
         """
 
+    def clone_image(self, source: SnapshotPath, to: NewClone) -> None:
+        """Make a clone, in this pool, of a snapshot anywhere in the cluster.
+
+        AlreadyExistsError if the name is taken; NotFoundError without the
+        snapshot.
+        """
+
     def find_image(self, name: str) -> str | None:
         """Return the id of the image of that name, None without one."""
 
-    def open_raw(self, image_id: str, *, read_only: bool = False) -> RawImage:
-        """Open without loading.  NotFoundError if there is no such image."""
+    def open_raw(
+        self, image_id: str, *, read_only: bool = False, snapshot: int = 0
+    ) -> RawImage:
+        """Open without loading.  NotFoundError if there is no such image.
+
+        With a snapshot's number its bytes are shown, read-only.
+        """
+
+    def open_parent(self, link: ParentLink) -> RawImage:
+        """Open what a clone reads, read-only, wherever in the cluster it is.
+
+        It may be a lingering snapshot.  NotFoundError if it is gone.
+        """
 
     def open_loaded(
         self,
@@ -206,8 +244,9 @@ class Pool(Protocol):
         specs: LoadSpecs,
         *,
         read_only: bool = False,
+        snapshot: int = 0,
     ) -> LoadedImage:
-        """Open and load at once.
+        """Open and load at once, with a number the snapshot, read-only.
 
         SecretError for a wrong passphrase; HeaderError when librbd finds no
         header or one that it cannot use; UnsupportedError for a cipher that

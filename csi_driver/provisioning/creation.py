@@ -37,13 +37,13 @@ from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.headers import SPARSE_LENGTH
-from csi_driver.images.port import NewImage
 from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import create_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
+from csi_driver.images.values import NewImage
 from csi_driver.provisioning.keys_in_advance import KeysInAdvance
 from csi_driver.provisioning.patience import LockPatience
 from csi_driver.provisioning.plan import Plan

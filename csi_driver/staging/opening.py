@@ -31,6 +31,8 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_secret_ref
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
+from csi_driver.images.chains import read_chain
+from csi_driver.images.chains import read_layer
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
@@ -42,8 +44,6 @@ from csi_driver.keys.material import parse_layer_passphrases
 from csi_driver.keys.ring import open_ring
 from csi_driver.kube.choice import choose_secrets
 from csi_driver.kube.contract import SecretReader
-from csi_driver.staging.chains import read_kind
-from csi_driver.staging.chains import read_layers
 
 _MODES: Final = ", ".join(mode.value for mode in EncryptionMode)
 
@@ -179,7 +179,8 @@ def _specs(
             passphrases = parse_layer_passphrases(secrets)
             for passphrase in passphrases:
                 wiping.callback(passphrase.wipe)
-            _require_header(record, read_kind(pool, record.image_id))
+            with pool.open_raw(record.image_id, read_only=True) as image:
+                _require_header(record, read_layer(image).kind)
             return LoadSpecs(tuple(LayerSpec(each) for each in passphrases))
 
 
@@ -204,7 +205,7 @@ def _ring_specs(
         keys = opened.passphrases()
     for key in keys.values():
         wiping.callback(key.wipe)
-    layers = read_layers(pool, record.image_id)
+    layers = read_chain(pool, record.image_id)
     own = layers[0]
     _require_header(record, own.kind)
     if own.key is not None and own.key not in keys:

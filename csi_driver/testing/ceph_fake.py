@@ -27,7 +27,7 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import Location
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from csi_driver.testing.ceph_fake_data import RawData
 from csi_driver.testing.ceph_fake_handles import FakeLoadedImage
 from csi_driver.testing.ceph_fake_handles import FakeRawImage

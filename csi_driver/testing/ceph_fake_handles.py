@@ -31,9 +31,9 @@ from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
-from csi_driver.images.port import Dependants
-from csi_driver.images.port import LockOwner
-from csi_driver.images.port import Watcher
+from csi_driver.images.values import Dependants
+from csi_driver.images.values import LockOwner
+from csi_driver.images.values import Watcher
 from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.ceph_fake_store import Lock
 from csi_driver.testing.ceph_fake_store import OpenHandle

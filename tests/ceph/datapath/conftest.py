@@ -48,12 +48,12 @@ from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.ceph import CephConnection
 from csi_driver.images.ceph import CephConnector
-from csi_driver.images.ceph import CephPool
 from csi_driver.images.headers import make_header
-from csi_driver.images.port import NewImage
+from csi_driver.images.pools import CephPool
 from csi_driver.images.records import change_record
 from csi_driver.images.records import create_record
 from csi_driver.images.records import read_record
+from csi_driver.images.values import NewImage
 
 LAUNCHER = Path(__file__).with_name("run_datapath.py")
 SIZE = EffectiveSize(64 * MIB)

@@ -12,7 +12,7 @@ import pytest
 
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
-from csi_driver.domain.record import ExportEntry
+from csi_driver.domain.exports import ExportEntry
 
 if TYPE_CHECKING:
     from tests.ceph.datapath.conftest import StartDatapath

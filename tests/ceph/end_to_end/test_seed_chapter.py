@@ -33,7 +33,7 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
-from csi_driver.images import handles
+from csi_driver.images import loaded as loading
 from csi_driver.images.ceph import CephConnector
 from csi_driver.nbd import librbd_api
 from csi_driver.nbd.librbd_connection import CephClient
@@ -247,7 +247,7 @@ def test_3_a_clone_reads_its_parent_through_one_load(
             specs = LoadSpecs((LayerSpec(SecretBytes(dek)),))
             LibrbdImage(ceph_client(), target, specs).close()
             with rbd.Image(pool, name, read_only=True) as clone:
-                handles.load(clone, specs)
+                loading.load(clone, specs)
                 assert clone.read(0, BLOCK) == content
             librbd.remove(pool, name)
         finally:

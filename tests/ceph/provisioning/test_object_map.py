@@ -10,7 +10,7 @@ from csi_driver.domain.parameters import DEFAULT_FEATURES
 from csi_driver.domain.sizes import MOST_MAPPED_OBJECTS
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from tests.ceph.provisioning.real import CephWorld
 from tests.unit.provisioning.test_object_map import *  # noqa: F403
 

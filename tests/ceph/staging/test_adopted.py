@@ -21,7 +21,7 @@ from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.headers import make_header
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from csi_driver.provisioning.adopt import Adoption
 from csi_driver.provisioning.adopt import adopt
 from csi_driver.provisioning.requests import VolumeInfo

@@ -21,8 +21,8 @@ from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.headers import make_header
 from csi_driver.images.port import Ceph
-from csi_driver.images.port import NewImage
 from csi_driver.images.port import Pool
+from csi_driver.images.values import NewImage
 from tests.contract.images.worlds import FEATURES
 from tests.contract.images.worlds import NAMESPACE
 from tests.contract.images.worlds import POOL

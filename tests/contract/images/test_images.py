@@ -20,9 +20,9 @@ from csi_driver.domain.sizes import KIB
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
-from csi_driver.images.port import Dependants
-from csi_driver.images.port import NewImage
 from csi_driver.images.port import Pool
+from csi_driver.images.values import Dependants
+from csi_driver.images.values import NewImage
 from tests.contract.images.worlds import FEATURES
 from tests.contract.images.worlds import MakeImage
 from tests.contract.images.worlds import World
@@ -49,7 +49,7 @@ def test_an_image_is_as_it_was_asked_for(
         assert image.striping() == striping
         expected = {*FEATURES, "striping"} if striping is STRIPED else set(FEATURES)
         assert image.features() == expected
-        assert not image.has_parent()
+        assert image.parent() is None
         assert image.dependants() == Dependants(0, 0)
         assert not image.dependants()
         assert image.read_header(4096) == bytes(4096)
@@ -181,7 +181,7 @@ def test_a_clone_has_a_parent_and_its_header(
     world.make_snapshot(pool, name, "s")
     world.make_clone(pool, name, "s", clone)
     with pool.open_raw(id_of(pool, clone)) as image:
-        assert image.has_parent()
+        assert image.parent() is not None
         assert image.read_header(len(header)) == header
         with pytest.raises(HeaderExistsError):
             image.write_header(header)

@@ -17,9 +17,9 @@ from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.port import Ceph
-from csi_driver.images.port import LockOwner
-from csi_driver.images.port import NewImage
 from csi_driver.images.port import Pool
+from csi_driver.images.values import LockOwner
+from csi_driver.images.values import NewImage
 from tests.contract.images.worlds import POOL
 from tests.contract.images.worlds import Clients
 
@@ -201,7 +201,7 @@ def test_a_fenced_handle_still_answers_from_memory_and_closes(
     assert raw.name == name
     assert raw.striping() == Striping()
     assert "exclusive-lock" in raw.features()
-    assert not raw.has_parent()
+    assert raw.parent() is None
     assert not raw.dependants()
     assert peer_pool.free_bytes() > 0
     raw.close()

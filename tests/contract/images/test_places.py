@@ -18,7 +18,7 @@ from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.port import Ceph
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from tests.contract.images.worlds import NAMESPACE
 from tests.contract.images.worlds import OTHER_POOL
 from tests.contract.images.worlds import POOL

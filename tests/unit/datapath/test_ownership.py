@@ -13,9 +13,9 @@ from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.parameters import VolumeParameters
 from csi_driver.domain.record import EncryptionMode
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import EffectiveSize

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.chain import LuksFormat
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.filesystem_state import FilesystemState
 from csi_driver.domain.keyring import DEK_BYTES
 from csi_driver.domain.keyring import TAG_BYTES
@@ -21,7 +22,6 @@ from csi_driver.domain.parameters import DEFAULT_FEATURES
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.domain.parameters import VolumeParameters
 from csi_driver.domain.record import EncryptionMode
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import EffectiveSize

@@ -17,9 +17,9 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import LONGEST_RECORD
 from csi_driver.domain.record import EncryptionMode
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import RawSize

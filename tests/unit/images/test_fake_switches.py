@@ -19,8 +19,8 @@ from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.headers import make_header
-from csi_driver.images.port import NewImage
 from csi_driver.images.port import Pool
+from csi_driver.images.values import NewImage
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
 

@@ -13,7 +13,7 @@ from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.port import Connector
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.crash import Arguments

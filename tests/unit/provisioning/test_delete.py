@@ -11,8 +11,8 @@ import pytest
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.ids import VolumeId
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory

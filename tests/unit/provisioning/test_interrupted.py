@@ -27,7 +27,7 @@ from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.port import Ceph
-from csi_driver.images.port import NewImage
+from csi_driver.images.values import NewImage
 from csi_driver.provisioning.collection import pending
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.volumes import Volumes

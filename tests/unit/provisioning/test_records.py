@@ -17,8 +17,8 @@ from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.filesystem_state import FilesystemState
-from csi_driver.domain.record import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import GIB

@@ -24,8 +24,8 @@ from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 from csi_driver.images.connections import SharedConnections
-from csi_driver.images.port import NewImage
 from csi_driver.images.records import change_record
+from csi_driver.images.values import NewImage
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.staging.chains import read_kind
 from csi_driver.staging.chains import read_layers

@@ -204,6 +204,12 @@ class Pool(Protocol):
     def pool_name(self) -> str:
         """The pool's present name."""
 
+    def at(self, location: Location) -> Pool:
+        """Return another place of the cluster, through the same Rados instance.
+
+        NotFoundError if its pool is gone.
+        """
+
     def create_image(self, image: NewImage) -> None:
         """Make an image; AlreadyExistsError if the name is taken."""
 

@@ -16,7 +16,6 @@ from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.ids import SnapshotId
-from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.snapshots import Snapshot
@@ -28,7 +27,6 @@ from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
 from csi_driver.provisioning import taking
-from csi_driver.provisioning.requests import SnapshotInfo
 
 _TRIES: Final = 10
 
@@ -166,13 +164,6 @@ def find_snapshot(pool: Pool, snapshot_id: SnapshotId) -> tuple[Record, Snapshot
         message = f"there is no snapshot {snapshot_id}"
         raise NotFoundError(message)
     return record, snapshot
-
-
-def snapshot_info(volume_id: VolumeId, snapshot: Snapshot) -> SnapshotInfo:
-    """Return a snapshot as CSI shows it."""
-    return SnapshotInfo(
-        SnapshotId(volume_id, snapshot.number), snapshot.size, snapshot.created
-    )
 
 
 def with_state(present: Record, snapshot: Snapshot, state: SnapshotState) -> Record:

@@ -27,8 +27,10 @@ from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import VolumeInfo
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from tests.ceph.staging.harness import SECRETS
 from tests.ceph.staging.harness import SIZE
@@ -60,10 +62,9 @@ def volumes(
     collector = Collector(connector, connections, clusters)
     made: list[VolumeId] = []
     provisioner = Volumes(
-        connector=connector,
-        connections=connections,
-        clusters=clusters,
+        places=Places(connector, connections, clusters),
         collector=collector,
+        secrets=SourceSecrets("rbdcrypt.csi.ceph.io", None, None),
     )
     yield provisioner, made
     for volume_id in made:

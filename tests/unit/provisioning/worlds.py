@@ -39,8 +39,10 @@ from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.ring import open_ring
 from csi_driver.provisioning.collector import Collector
 from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import VolumeInfo
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
@@ -48,6 +50,7 @@ from csi_driver.testing.ceph_fake_store import Namespace
 from csi_driver.testing.ceph_fake_store import StoredImage
 
 SECRET: Final = {"encryptionKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}
+DRIVER: Final = "rbdcrypt.csi.ceph.io"
 WRITER: Final = Capability(AccessMode.SINGLE_NODE_WRITER)
 
 
@@ -86,10 +89,9 @@ class World(abc.ABC):
         shared = SharedConnections(used, self.clusters)
         collector = Collector(used, shared, self.clusters, LockPatience(self.patience))
         volumes = Volumes(
-            connector=used,
-            connections=shared,
-            clusters=self.clusters,
+            places=Places(used, shared, self.clusters),
             collector=collector,
+            secrets=SourceSecrets(DRIVER, None, None),
             patience=LockPatience(self.patience),
         )
         made = Controller(volumes, collector, shared)

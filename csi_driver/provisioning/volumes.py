@@ -250,6 +250,9 @@ class Volumes:
                 pv_name=record.parameters.pv_name,
                 filesystem=asked.filesystem or record.parameters.filesystem,
             )
+            if record.origin is not None:  # a clone is striped as its source is
+                striping = record.parameters.striping
+                asked = dataclasses.replace(asked, striping=striping)
             if asked != record.parameters:
                 return "the volume was made with other class parameters"
         return None

@@ -22,21 +22,23 @@ def snapshot(driver: Driver, volume: csi_pb2.Volume) -> csi_pb2.Snapshot:
     return driver.take(volume.volume_id, f"bad-input-{uuid.uuid4()}")
 
 
-NO_VOLUME = {
-    "made up": "NOT_FOUND",
-    "v1:lab:1::0123456789ab": "NOT_FOUND",
-    "v1:lab:999999::0123456789ab": "NOT_FOUND",
-    "v1:other:1::0123456789ab": "FAILED_PRECONDITION",
-}
-NO_SNAPSHOT = {
-    "made up": "NOT_FOUND",
-    "s1:lab:1::0123456789ab:0": "NOT_FOUND",
-    "s1:lab:1::0123456789ab:1": "NOT_FOUND",
-    "s1:lab:999999::0123456789ab:1": "NOT_FOUND",
-    "s1:other:1::0123456789ab:1": "FAILED_PRECONDITION",
-}
-"""Ids of what does not exist here.  A cluster that the config does not name may
-come back into it, so nothing is said of what lies there."""
+NO_VOLUME = (
+    "made up",
+    "v1:lab:1::0123456789ab",
+    "v1:lab:999999::0123456789ab",
+)
+NO_SNAPSHOT = (
+    "made up",
+    "s1:lab:1::0123456789ab:0",
+    "s1:lab:1::0123456789ab:1",
+    "s1:lab:999999::0123456789ab:1",
+)
+"""Ids of what does not exist here."""
+
+ELSEWHERE = "v1:other:1::0123456789ab"
+SNAPSHOT_ELSEWHERE = "s1:other:1::0123456789ab:1"
+"""A cluster that the config does not name may come back into it, so what lies
+there is not said to be gone."""
 
 
 def of_volume(volume_id: str) -> dict[str, Any]:
@@ -50,8 +52,8 @@ def of_snapshot(snapshot_id: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("source", "code"),
     [
-        *((of_volume(each), code) for each, code in NO_VOLUME.items()),
-        *((of_snapshot(each), code) for each, code in NO_SNAPSHOT.items()),
+        *((of_volume(each), "NOT_FOUND") for each in NO_VOLUME),
+        *((of_snapshot(each), "NOT_FOUND") for each in NO_SNAPSHOT),
         (of_volume(""), "INVALID_ARGUMENT"),
         (of_snapshot(""), "INVALID_ARGUMENT"),
     ],
@@ -67,6 +69,18 @@ def test_a_clone_needs_a_source_that_exists(
 
 
 @pytest.mark.parametrize(
+    "source",
+    [of_volume(ELSEWHERE), of_snapshot(SNAPSHOT_ELSEWHERE)],
+    ids=["volume", "snapshot"],
+)
+def test_a_clone_stays_on_its_cluster(driver: Driver, source: dict[str, Any]) -> None:
+    code, message = refused(driver.controller.CreateVolume, driver.request(**source))
+    assert code == "INVALID_ARGUMENT"
+    assert "'other'" in message
+    assert "'lab'" in message
+
+
+@pytest.mark.parametrize(
     ("change", "code", "text"),
     [
         ({"required_bytes": SIZE // 2}, "OUT_OF_RANGE", ""),
@@ -74,7 +88,7 @@ def test_a_clone_needs_a_source_that_exists(
         ({"parameters": {"clusterID": "other"}}, "INVALID_ARGUMENT", "clusterID"),
         ({"parameters": {"encrypted": "false"}}, "INVALID_ARGUMENT", "encrypted"),
         ({"mutable_parameters": {"iopz": "5"}}, "INVALID_ARGUMENT", "known are"),
-        ({"secrets": {}}, "UNAUTHENTICATED", "encryptionPassphrase"),
+        ({"secrets": {}}, "UNAUTHENTICATED", "Secret"),
         (
             {"secrets": {"sourceEncryptionPassphrase": "wrong"}},
             "UNAUTHENTICATED",
@@ -122,7 +136,8 @@ def test_a_clone_has_to_fit_its_source(
         ({"name": "x" * 129}, "INVALID_ARGUMENT", "129 bytes"),
         ({"name": "a\0b"}, "INVALID_ARGUMENT", "control character"),
         ({"source_volume_id": ""}, "INVALID_ARGUMENT", "source_volume_id is missing"),
-        *(({"source_volume_id": each}, code, "") for each, code in NO_VOLUME.items()),
+        *(({"source_volume_id": each}, "NOT_FOUND", "") for each in NO_VOLUME),
+        ({"source_volume_id": ELSEWHERE}, "FAILED_PRECONDITION", "'other'"),
         ({"parameters": {"pool": "rbd"}}, "INVALID_ARGUMENT", "'pool'"),
         ({"parameters": {"a": "x" * 4096}}, "INVALID_ARGUMENT", "4097 bytes"),
     ],
@@ -162,27 +177,23 @@ def test_snapshots_that_do_not_exist(
     driver: Driver, snapshot: csi_pb2.Snapshot
 ) -> None:
     call = driver.controller
-    for each, code in NO_SNAPSHOT.items():
+    for each in NO_SNAPSHOT:
         get = csi_pb2.GetSnapshotRequest(snapshot_id=each)
-        delete = csi_pb2.DeleteSnapshotRequest(snapshot_id=each)
-        assert refused(call.GetSnapshot, get)[0] == code, each
-        if code == "NOT_FOUND":
-            call.DeleteSnapshot(delete)
-            assert not driver.snapshots(snapshot_id=each)
-        else:
-            assert refused(call.DeleteSnapshot, delete)[0] == code, each
-    for each, code in NO_VOLUME.items():
-        if code == "NOT_FOUND":
-            assert not driver.snapshots(source_volume_id=each)
+        assert refused(call.GetSnapshot, get)[0] == "NOT_FOUND", each
+        call.DeleteSnapshot(csi_pb2.DeleteSnapshotRequest(snapshot_id=each))
+        assert not driver.snapshots(snapshot_id=each)
+    for each in NO_VOLUME:
+        assert not driver.snapshots(source_volume_id=each)
     assert snapshot.snapshot_id in driver.snapshots()
     for method, kind in (
         (call.GetSnapshot, csi_pb2.GetSnapshotRequest),
         (call.DeleteSnapshot, csi_pb2.DeleteSnapshotRequest),
     ):
-        assert refused(method, kind()) == (
-            "INVALID_ARGUMENT",
-            "snapshot_id is missing",
-        )
+        missing = "INVALID_ARGUMENT", "snapshot_id is missing"
+        assert refused(method, kind()) == missing
+        code, message = refused(method, kind(snapshot_id=SNAPSHOT_ELSEWHERE))
+        assert code == "FAILED_PRECONDITION"
+        assert "'other'" in message
 
 
 @pytest.mark.parametrize(
@@ -214,7 +225,8 @@ def test_snapshots_are_not_listed_from_anywhere(
             "bandwidth",
         ),
         ({"volume_id": ""}, "INVALID_ARGUMENT", "volume_id is missing"),
-        *(({"volume_id": each}, code, "") for each, code in NO_VOLUME.items()),
+        *(({"volume_id": each}, "NOT_FOUND", "") for each in NO_VOLUME),
+        ({"volume_id": ELSEWHERE}, "FAILED_PRECONDITION", "'other'"),
     ],
     ids=lambda value: None if isinstance(value, str) else json.dumps(value)[:50],
 )

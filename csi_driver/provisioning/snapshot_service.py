@@ -10,6 +10,7 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_snapshot_name
+from csi_driver.domain.parameters import check_snapshot_parameters
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.snapshots import Snapshot
@@ -43,6 +44,7 @@ class Snapshots:
     def create(self, request: SnapshotRequest) -> SnapshotInfo:
         """Take a snapshot, or return the one that an equal call took."""
         name = check_snapshot_name(request.name)
+        check_snapshot_parameters(request.parameters)
         volume_id = request.volume
         self.places.require_configured(volume_id.location)
         with self.places.own_instance(volume_id.location.cluster) as ceph:

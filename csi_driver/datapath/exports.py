@@ -235,13 +235,11 @@ class Exports:
         """
         worker = export.worker
         volume_id = export.saved.volume_id
-        released = False
+        released, reason = False, ""
         if worker.alive:
             try:
-                _close_image(worker)
-                released = worker.wait(CLOSE_SECONDS)
-            except _StaysError:
-                raise
+                reason = _close_image(worker)
+                released = not reason and worker.wait(CLOSE_SECONDS)
             except DriverError as error:
                 _log.error(
                     "worker did not close cleanly",
@@ -249,6 +247,8 @@ class Exports:
                     pid=worker.pid,
                     error=str(error),
                 )
+        if reason:
+            raise PendingError(reason)
         worker.dismiss()
         if worker.alive:
             worker.kill()
@@ -267,7 +267,7 @@ class Exports:
         while True:
             try:
                 return self._end_worker(export)
-            except _StaysError:
+            except PendingError:
                 time.sleep(_STAY_SECONDS)
 
     def _detach_quietly(self, export: LiveExport) -> None:
@@ -344,15 +344,13 @@ class Exports:
                 self._busy.discard(volume_id)
 
 
-class _StaysError(PendingError):
-    """A worker refuses to close, because its end would ruin the image."""
-
-
-def _close_image(worker: Worker) -> None:
+def _close_image(worker: Worker) -> str:
+    """Ask a worker to close; return why it has to stay, "" if it does not."""
     answer = worker.ask(CloseImage(), CLOSE_SECONDS)
     if isinstance(answer, Staying):
-        raise _StaysError(answer.reason)
+        return answer.reason
     done(answer)
+    return ""
 
 
 def _dead_status(saved: SavedExport) -> ExportStatus:

@@ -12,6 +12,7 @@ from csi_driver.datapath.messages import Close
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import ExportStatus
 from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import Flatten
 from csi_driver.datapath.messages import Grow
 from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import Open
@@ -58,7 +59,9 @@ class Datapath:
     def close(self, volume_id: VolumeId) -> None:
         """Detach and close; the worker, and the key, are gone afterwards.
 
-        InUseError while the device is mounted or kept open.
+        InUseError while the device is mounted or kept open.  PendingError while
+        a flatten is under way that another client asked for; the device is gone
+        by then.
         """
         self._ask(Close(volume_id), Done, ANSWER_SECONDS)
 
@@ -68,6 +71,15 @@ class Datapath:
         ExportLostError when the volume is not open here or its worker is dead.
         """
         return self._ask(Grow(volume_id), Sized, ANSWER_SECONDS).size
+
+    def flatten(self, volume_id: VolumeId) -> None:
+        """Begin to flatten an open clone, whatever its policy; again is harmless.
+
+        Returns at once; `status` tells how far it is.  PreconditionError if it
+        has no parent, is open read-only, or cannot be flattened; ExportLostError
+        when it is not open here.
+        """
+        self._ask(Flatten(volume_id), Done, ANSWER_SECONDS)
 
     def status(self, volume_id: VolumeId) -> ExportStatus | None:
         """Tell how an open volume is; None if it is not open here."""

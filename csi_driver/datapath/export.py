@@ -36,7 +36,8 @@ RESTARTED: Final = "the datapath was restarted, and its worker ended with it"
 class LiveExport:
     """An open volume; `reason` is set when its worker died unasked.
 
-    `closing` is set before the worker is made to end.  Who touches the device
+    `closing` is set before the worker is made to end; a worker that has to stay
+    is left without a device, and `detached`.  Who touches the device
     holds `fate`, so that a worker's death is either dealt with before, or found
     to be wanted.
     """
@@ -46,13 +47,14 @@ class LiveExport:
     worker: Worker
     opened: OpenedVolume
     closing: bool = False
+    detached: bool = False
     reason: str = ""
     fate: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     @property
     def alive(self) -> bool:
-        """Whether the worker, and an nbdfuse if there is one, still run."""
-        return self.worker.alive and not self._device_lost()
+        """Whether the worker, and an nbdfuse if there is one, still serve."""
+        return self.worker.alive and not self.detached and not self._device_lost()
 
     def same(self, volume: OpenVolume) -> OpenedVolume:
         """Return the open volume if it was opened as `volume` asks.
@@ -80,7 +82,9 @@ class LiveExport:
         """Say how it is."""
         fenced = counters is not None and counters.fenced
         reason = self.reason
-        if self.worker.alive and self._device_lost():
+        if self.detached and self.worker.alive:
+            reason = "it is being closed"
+        elif self.worker.alive and self._device_lost():
             reason = "nbdfuse, which its device needs, has ended"
         elif fenced:
             reason = "its Ceph client was fenced"

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -30,12 +31,15 @@ from csi_driver.datapath.messages import ConfirmSize
 from csi_driver.datapath.messages import Count
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import ExportStatus
+from csi_driver.datapath.messages import FlattenImage
 from csi_driver.datapath.messages import GrowImage
 from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.messages import Sized
+from csi_driver.datapath.messages import Staying
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.workers import Worker
 from csi_driver.datapath.workers import WorkerPool
 from csi_driver.datapath.workers import done
 from csi_driver.domain.errors import DriverError
@@ -46,6 +50,9 @@ from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import EffectiveSize
+
+_STAY_SECONDS: Final = 0.5
+"""How often a worker that has to stay is asked again, at the datapath's end."""
 
 _log = structlog.get_logger(__name__)
 
@@ -102,7 +109,9 @@ class Exports:
         without a mount may have been disconnected under it.
         UnavailableError if a dead worker's lock could not be taken back because
         Ceph does not answer: worker and device are gone all the same, and
-        repeating the call tries again.
+        repeating the call tries again.  PendingError while the worker has to
+        stay because another client's flatten would be ruined: the device is gone
+        then, and repeating the call ends the worker once it may.
         """
         with self._guarded(volume_id, closing=True):
             self._close(volume_id)
@@ -127,6 +136,15 @@ class Exports:
             self._state.store(export.saved)
             done(export.worker.ask(ConfirmSize(sized.size), None))
             return sized.size
+
+    def flatten(self, volume_id: VolumeId) -> None:
+        """Have a clone flattened beside its I/O; it is only begun when this returns.
+
+        PreconditionError if it cannot be.
+        """
+        with self._guarded(volume_id):
+            export = self._required(volume_id)
+            done(export.worker.ask(FlattenImage(), None))
 
     def status(self, volume_id: VolumeId | None) -> tuple[ExportStatus, ...]:
         """Tell how one export is, or all; empty for one that is not there."""
@@ -162,7 +180,10 @@ class Exports:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         for export in exports:
-            if export.worker.alive:
+            if export.worker.stays:
+                _log.error("worker left behind, it has to stay", pid=export.worker.pid)
+                export.worker.dismiss()
+            elif export.worker.alive:
                 _log.error("worker killed at shutdown", pid=export.worker.pid)
                 export.worker.kill()
         self._pool.close()
@@ -182,6 +203,7 @@ class Exports:
         with export.fate:
             self._detach(export.saved.volume_id, export)
             export.closing = True
+            export.detached = True
         self._end_worker(export)
         with self._lock:
             del self._table[export.saved.volume_id]
@@ -207,14 +229,17 @@ class Exports:
             self._devices.of(device).detach(device)
 
     def _end_worker(self, export: LiveExport) -> None:
-        """Let the worker close, within a bound; then it has ended in any case."""
+        """Let the worker close, within a bound; then it has ended in any case.
+
+        But PendingError if it says that it has to stay.
+        """
         worker = export.worker
         volume_id = export.saved.volume_id
-        released = False
+        released, reason = False, ""
         if worker.alive:
             try:
-                done(worker.ask(CloseImage(), CLOSE_SECONDS))
-                released = worker.wait(CLOSE_SECONDS)
+                reason = _close_image(worker)
+                released = not reason and worker.wait(CLOSE_SECONDS)
             except DriverError as error:
                 _log.error(
                     "worker did not close cleanly",
@@ -222,6 +247,8 @@ class Exports:
                     pid=worker.pid,
                     error=str(error),
                 )
+        if reason:
+            raise PendingError(reason)
         worker.dismiss()
         if worker.alive:
             worker.kill()
@@ -237,7 +264,11 @@ class Exports:
         detaching.start()
         # A device that somebody keeps open must not cost the clean close.
         detaching.join(RELEASE_SECONDS)
-        self._end_worker(export)
+        while True:
+            try:
+                return self._end_worker(export)
+            except PendingError:
+                time.sleep(_STAY_SECONDS)
 
     def _detach_quietly(self, export: LiveExport) -> None:
         with export.fate:
@@ -311,6 +342,15 @@ class Exports:
         finally:
             with self._lock:
                 self._busy.discard(volume_id)
+
+
+def _close_image(worker: Worker) -> str:
+    """Ask a worker to close; return why it has to stay, "" if it does not."""
+    answer = worker.ask(CloseImage(), CLOSE_SECONDS)
+    if isinstance(answer, Staying):
+        return answer.reason
+    done(answer)
+    return ""
 
 
 def _dead_status(saved: SavedExport) -> ExportStatus:

@@ -59,7 +59,7 @@ class Holdings:
         owner = raw.lock_owner()
         if owner is None:
             return
-        if owner.address in _watching(raw):
+        if owner.address in watching(raw):
             record = read_record(self.pool, self.volume_id.image_id)
             ownership.require_dead_predecessor(
                 owner.address, record, self.node_id, self.boot_id, predecessor
@@ -81,7 +81,7 @@ class Holdings:
         if all(each.node_id == self.node_id for each in record.exports):
             return record
         with self.pool.open_raw(self.volume_id.image_id) as raw:
-            cleared = record.without_dead_exports(self.node_id, _watching(raw))
+            cleared = record.without_dead_exports(self.node_id, watching(raw))
         for each in set(record.exports) - set(cleared.exports):
             _log.warning(
                 "dropping the export of a node that is gone",
@@ -112,7 +112,8 @@ class Holdings:
         self.connection.close()
 
 
-def _watching(raw: RawImage) -> frozenset[str]:
+def watching(raw: RawImage) -> frozenset[str]:
+    """Return the addresses of the other clients that have the image open."""
     return frozenset(each.address for each in raw.foreign_watchers())
 
 

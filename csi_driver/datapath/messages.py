@@ -9,11 +9,9 @@ with any change to one, and a process refuses versions it does not know.
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Any
 from typing import Final
 
-from csi_driver.datapath import codec
+from csi_driver.datapath.flatten_status import FlattenStatus
 from csi_driver.devices.device import Device
 from csi_driver.domain import errors
 from csi_driver.domain.chain import LoadSpecs
@@ -25,7 +23,7 @@ from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import EffectiveSize
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 METHODS: Final = ("auto", "kernel", "fuse")
 
@@ -84,7 +82,10 @@ class OpenedVolume:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counters:
-    """What an export has done since it was opened, and its fate on Ceph."""
+    """What an export has done since it was opened, and its fate on Ceph.
+
+    `flatten` is None for what was opened as no writable clone.
+    """
 
     reads: int
     read_bytes: int
@@ -96,6 +97,7 @@ class Counters:
     in_flight: int
     connections: int
     fenced: bool
+    flatten: FlattenStatus | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +139,13 @@ class Close:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grow:
     """Bring image and device to the record's desired size; answered by Sized."""
+
+    volume_id: VolumeId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Flatten:
+    """Begin to flatten an open clone, whatever its policy; answered by Done."""
 
     volume_id: VolumeId
 
@@ -286,13 +295,25 @@ class ConfirmSize:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FlattenImage:
+    """Begin to flatten the image beside its I/O; answered by Done."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Count:
     """Ask for the counters; answered by Counters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CloseImage:
-    """Stop serving, unregister, unlock, close, end; answered by Done."""
+    """Stop serving, unregister, unlock, close, end; answered by Done or Staying."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Staying:
+    """The worker does not close yet, and goes on; `reason` says why."""
+
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -315,6 +336,7 @@ type Message = (
     Open
     | Close
     | Grow
+    | Flatten
     | Status
     | Ping
     | Opened
@@ -331,60 +353,10 @@ type Message = (
     | TakeSocket
     | GrowImage
     | ConfirmSize
+    | FlattenImage
     | Count
     | Counters
     | CloseImage
+    | Staying
     | Release
 )
-
-_KINDS: Final[dict[str, type[Any]]] = {
-    kind.__name__: kind for kind in Message.__value__.__args__
-}
-
-
-def encode(message: Message) -> tuple[bytes, list[SecretBytes]]:
-    """Return a message's JSON text and, beside it, its secrets."""
-    secrets: list[SecretBytes] = []
-    fields = codec.to_json(message, secrets)
-    envelope = {
-        "version": VERSION,
-        "kind": type(message).__name__,
-        "secrets": [len(secret) for secret in secrets],
-        "fields": fields,
-    }
-    return json.dumps(envelope, separators=(",", ":")).encode(), secrets
-
-
-def decode(text: bytes, raw: bytes | bytearray | memoryview) -> Message:
-    """Read a message; `raw` is the secret part.  InvalidRequestError if malformed.
-
-    The caller wipes `raw`; the message's secrets are copies.
-    """
-    try:
-        envelope = json.loads(text)
-        version, kind = envelope["version"], envelope["kind"]
-        lengths, fields = envelope["secrets"], envelope["fields"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        message = "a message of the datapath is not of its form"
-        raise InvalidRequestError(message) from None
-    if type(version) is not int or version != VERSION:
-        message = (
-            f"a message of the datapath has version {version!r}, this process"
-            f" speaks {VERSION}: restart the older of the two"
-        )
-        raise InvalidRequestError(message)
-    wanted = _KINDS.get(kind) if isinstance(kind, str) else None
-    if wanted is None or len(envelope) != _ENVELOPE_FIELDS:
-        message = "a message of the datapath is of no known kind"
-        raise InvalidRequestError(message)
-    secrets = codec.split(lengths, raw)
-    found: Message = codec.from_json(wanted, fields, secrets)
-    named: list[SecretBytes] = []
-    codec.to_json(found, named)
-    if len(named) != len(secrets):
-        message = "a message of the datapath brings secrets that it does not name"
-        raise InvalidRequestError(message)
-    return found
-
-
-_ENVELOPE_FIELDS: Final = 4

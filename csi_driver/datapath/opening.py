@@ -198,7 +198,8 @@ def _end(worker: Worker) -> bool:
             clean = True
     worker.dismiss()
     if not worker.wait(CLOSE_SECONDS):
-        worker.kill()
+        if not worker.stays:
+            worker.kill()
         return False
     return clean or worker.end == _CLEAN_END
 

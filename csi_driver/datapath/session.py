@@ -12,28 +12,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from csi_driver.datapath import ownership
+from csi_driver.datapath.flattening import Flattening
+from csi_driver.datapath.flattening import begin_flattening
+from csi_driver.datapath.giving_way import make_way
 from csi_driver.datapath.holdings import Holdings
-from csi_driver.datapath.holdings import connect_pool
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import OpenVolume
-from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.prepared import Prepared
-from csi_driver.datapath.prepared import ceph_client
+from csi_driver.datapath.reaching import close_when_there
+from csi_driver.datapath.reaching import reach_image
+from csi_driver.datapath.reaching import reach_record
 from csi_driver.domain.errors import DriverError
-from csi_driver.domain.errors import FencedError
-from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
-from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
@@ -44,13 +45,11 @@ from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
 from csi_driver.nbd.connection import Operation
 from csi_driver.nbd.librbd_backend import LibrbdBackend
-from csi_driver.nbd.librbd_connection import Connection
-from csi_driver.nbd.librbd_image import ImageTarget
 from csi_driver.nbd.librbd_image import LibrbdImage
-from csi_driver.nbd.librbd_image import Plaintext
 from csi_driver.nbd.protocol.export import Export
 from csi_driver.nbd.server import Server
 
+_STAY_SECONDS: Final = 0.2
 _log = structlog.get_logger(__name__)
 
 type Announce = Callable[[str], None]
@@ -73,6 +72,8 @@ class Session:
         self._held = held
         self._lock = threading.Lock()
         self._backend: LibrbdBackend[Operation] | None = None
+        self._fencing_seen = False
+        self.flattening: Flattening | None = None
         self.size = EffectiveSize(0)
         self.server: Server | None = None
 
@@ -81,6 +82,8 @@ class Session:
     def admit(self, record: Record, entry: ExportEntry) -> Record:
         """Return the record with this export; raises if it may not be served."""
         ownership.require_size(record, self._present(record.layout))
+        if not entry.read_only:  # who has the lock knows that no other flattens
+            record = dataclasses.replace(record, flatten=None)
         return record.with_export(entry)
 
     def prepare(self, socket_path: str, ceiling: int) -> int:
@@ -130,6 +133,29 @@ class Session:
 
         change_record(self._held.pool, self._image_id, raised)
 
+    def flatten(self) -> None:
+        """Begin to flatten; PreconditionError if there is nothing to flatten."""
+        if self.flattening is None:
+            message = (
+                f"volume {self._name} is staged read-only: it is flattened at a"
+                " writable stage, or by command while it is not staged"
+                if self._read_only
+                else f"volume {self._name} has no parent: there is nothing to flatten"
+            )
+            raise PreconditionError(message)
+        self.flattening.request()
+
+    def must_stay(self) -> str:
+        """Return why the image must not be closed now; "" if it may be."""
+        if self.flattening is None or self._fencing_seen:
+            return ""
+        if not self.flattening.must_stay():
+            return ""
+        return (
+            f"volume {self._name}: a flatten that another client asked for is under"
+            " way; a close would ruin the image, so it has to wait"
+        )
+
     def counters(self) -> Counters:
         """Return what the server has done so far."""
         if self.server is None:
@@ -147,6 +173,7 @@ class Session:
             in_flight=stats.in_flight,
             connections=stats.connections,
             fenced=stats.fenced,
+            flatten=None if self.flattening is None else self.flattening.status(),
         )
 
     # ----------------------------------------------------------------- ending
@@ -156,7 +183,9 @@ class Session:
 
         Every step is tried, because the last ones take the key away.
         """
+        self._stay()
         steps = [
+            self._stop_flattening,
             self._held.unregister,
             self._image.close if self._backend is None else self._backend.close,
             self._held.close,
@@ -170,6 +199,18 @@ class Session:
                     _log.warning("closing failed", volume=self._name, error=str(error))
                     failures.append(error)
         return failures
+
+    def _stay(self) -> None:
+        """Wait as long as the image must not be closed."""
+        reason = self.must_stay()
+        if reason:
+            _log.warning("closing has to wait", volume=self._name, reason=reason)
+        while self.must_stay():
+            time.sleep(_STAY_SECONDS)
+
+    def _stop_flattening(self) -> None:
+        if self.flattening is not None:
+            self.flattening.stop()
 
     # ---------------------------------------------------------------- details
 
@@ -205,6 +246,7 @@ class Session:
             raise PreconditionError(message)
 
     def _fenced(self, number: int) -> None:
+        self._fencing_seen = True
         _log.error(
             "this Ceph client was fenced: all I/O fails from now on",
             volume=self._name,
@@ -231,93 +273,34 @@ def open_session(
         if prepared and not ready:
             prepared.close()
         with ThreadPoolExecutor(max_workers=1) as beside:
-            holding = beside.submit(_hold, request, ready)
+            holding = beside.submit(reach_record, request, ready)
             try:
-                image = _load(volume, ready)
+                image = reach_image(volume, ready)
             except BaseException:
-                _close_when_there(holding)
+                close_when_there(holding)
                 raise
             undo.callback(image.close)
         held = holding.result()
         undo.callback(held.close)
         if not volume.read_only:
-            _make_way(image, held, request.predecessor)
+            make_way(image, held, request.predecessor)
         announce(image.address)
         session = Session(volume, image, held)
-        _own(session, volume, image, held)
+        record = _own(session, volume, image, held)
         undo.callback(held.unregister)
+        session.flattening = begin_flattening(volume, image, held, record)
+        if session.flattening is not None:
+            undo.callback(session.flattening.stop)
         flags = _size_and_serve(session, request, held)
         undo.pop_all()
     volume.wipe()
     return session, flags
 
 
-def _load(volume: OpenVolume, prepared: Prepared | None) -> LibrbdImage:
-    """Connect, open, load at once; refuse a cache."""
-    if prepared is not None:
-        try:
-            return _load_by(volume, prepared.image)
-        except (FencedError, UnavailableError) as error:
-            _log.info("not using the client made ahead", error=str(error))
-    return _load_by(volume, None)
-
-
-def _load_by(volume: OpenVolume, connection: Connection | None) -> LibrbdImage:
-    target = ImageTarget(
-        pool=volume.pool_name,
-        image_id=volume.volume_id.image_id,
-        namespace=volume.volume_id.location.namespace,
-        read_only=volume.read_only,
-    )
-    try:
-        encryption = volume.specs or Plaintext()
-        return LibrbdImage(ceph_client(volume), target, encryption, connection)
-    except HeaderError as error:
-        raise ownership.missing_header(error, str(volume.volume_id)) from error
-
-
-def _hold(request: OpenImage, prepared: Prepared | None) -> Holdings:
-    """Connect for the record, unless that is done already, beside the load.
-
-    A reader keeps the handle that was opened for writing, and never writes: it
-    is the watcher that others see.
-    """
-    volume = request.volume
-    with contextlib.ExitStack() as undo:
-        pool = prepared.pool_for(volume) if prepared else None
-        if prepared and pool:
-            connection = prepared.records
-        else:
-            connection, pool = connect_pool(
-                volume.volume_id, volume.monitors, volume.user_id, volume.key
-            )
-        undo.callback(connection.close)
-        held = Holdings(
-            connection, pool, volume.volume_id, volume.node_id, volume.boot_id
-        )
-        if volume.read_only:
-            held.watcher = pool.open_raw(volume.volume_id.image_id)
-            undo.callback(held.watcher.close)
-            held.break_dead_lock(held.watcher, request.predecessor)
-        undo.pop_all()
-    return held
-
-
-def _make_way(image: LibrbdImage, held: Holdings, predecessor: Predecessor) -> None:
-    """Take a dead predecessor's lock from it.
-
-    The loaded handle is asked who has it: a raw one, which alone can break it,
-    costs as much to open as the loaded one did.
-    """
-    if image.lock_owners():
-        with held.pool.open_raw(held.volume_id.image_id) as raw:
-            held.break_dead_lock(raw, predecessor)
-
-
 def _own(
     session: Session, volume: OpenVolume, image: LibrbdImage, held: Holdings
-) -> None:
-    """Take the lock, then judge the record and register in it."""
+) -> Record:
+    """Take the lock, then judge the record and register in it; return it."""
     if not volume.read_only:
         image.acquire_lock()
     image_id = volume.volume_id.image_id
@@ -343,6 +326,7 @@ def _own(
         except BaseException:
             held.unregister()
             raise
+    return record
 
 
 def _require_no_writer(watcher: RawImage, record: Record) -> None:
@@ -364,13 +348,3 @@ def _size_and_serve(session: Session, request: OpenImage, held: Holdings) -> int
         if record.desired > record.actual:
             session.confirm(session.grow())
     return session.prepare(request.socket_path, request.ceiling)
-
-
-def _close_when_there(holding: Future[Holdings]) -> None:
-    """Close what was opened beside a load that failed."""
-    try:
-        held = holding.result()
-    except DriverError as error:
-        _log.info("opening failed twice", error=str(error))
-    else:
-        held.close()

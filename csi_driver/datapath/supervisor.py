@@ -29,6 +29,7 @@ from csi_driver.datapath.leftovers import Leftovers
 from csi_driver.datapath.messages import Close
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import Flatten
 from csi_driver.datapath.messages import Grow
 from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import Open
@@ -188,6 +189,9 @@ class Supervisor:
                 return Done()
             case Grow(volume_id):
                 return Sized(self._exports.grow(volume_id))
+            case Flatten(volume_id):
+                self._exports.flatten(volume_id)
+                return Done()
             case Status(wanted):
                 return Statuses(self._exports.status(wanted))
             case Ping():
@@ -201,7 +205,7 @@ def _volume(request: Message) -> str:
     match request:
         case Open(volume):
             return str(volume.volume_id)
-        case Close(volume_id) | Grow(volume_id):
+        case Close(volume_id) | Grow(volume_id) | Flatten(volume_id):
             return str(volume_id)
         case _:
             return ""

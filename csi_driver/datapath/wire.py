@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Final
 
-from csi_driver.datapath import messages
+from csi_driver.datapath import envelope
 from csi_driver.datapath.messages import Message
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import UnavailableError
@@ -37,7 +37,7 @@ def send(sock: socket.socket, message: Message) -> None:
     The buffer that held its secrets is wiped; the secrets themselves stay the
     caller's.
     """
-    text, secrets = messages.encode(message)
+    text, secrets = envelope.encode(message)
     length = sum(len(secret) for secret in secrets)
     if len(text) > LONGEST_TEXT or length > LONGEST_SECRETS:
         too_long = f"a {type(message).__name__} of {len(text) + length} bytes"
@@ -73,7 +73,7 @@ def receive(sock: socket.socket) -> Message:
     text = _exactly(sock, text_length)
     secrets = _exactly(sock, secret_length)
     try:
-        return messages.decode(bytes(text), secrets)
+        return envelope.decode(bytes(text), secrets)
     finally:
         secrets[:] = bytes(len(secrets))
 

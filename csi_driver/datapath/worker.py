@@ -28,6 +28,7 @@ from csi_driver.datapath.messages import Connected
 from csi_driver.datapath.messages import Count
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import FlattenImage
 from csi_driver.datapath.messages import GrowImage
 from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import OpenImage
@@ -38,6 +39,7 @@ from csi_driver.datapath.messages import Ready
 from csi_driver.datapath.messages import Release
 from csi_driver.datapath.messages import Serving
 from csi_driver.datapath.messages import Sized
+from csi_driver.datapath.messages import Staying
 from csi_driver.datapath.messages import TakeSocket
 from csi_driver.datapath.prepared import Prepared
 from csi_driver.datapath.prepared import prepare
@@ -171,14 +173,16 @@ class Worker:
             while True:
                 message = wire.receive(self._control)
                 if isinstance(message, CloseImage):
-                    self._close_asked = True
-                    return
+                    reason = session.must_stay()
+                    if not reason:
+                        self._close_asked = True
+                        return
+                    wire.send(self._control, Staying(reason))
+                    continue
                 wire.send(self._control, self._answered(session, server, message))
         except (UnavailableError, InvalidRequestError) as error:
             _log.warning("serving ends: no supervisor", error=str(error))
-            cut_off = threading.Timer(ORPHAN_SECONDS, os._exit, (1,))
-            cut_off.daemon = True
-            cut_off.start()
+            _cut_off_later(session)
         finally:
             server.request_stop(timeout=DRAIN_SECONDS)
 
@@ -200,6 +204,9 @@ class Worker:
             case ConfirmSize(size):
                 session.confirm(size)
                 return Done()
+            case FlattenImage():
+                session.flatten()
+                return Done()
             case Count():
                 return session.counters()
             case Ping():
@@ -207,6 +214,20 @@ class Worker:
             case _:
                 kind = type(message).__name__
                 raise InvalidRequestError(f"a serving worker takes no {kind}")
+
+
+def _cut_off_later(session: Session) -> None:
+    """End the process even if closing hangs, but not while it has to stay."""
+
+    def cut_off() -> None:
+        if session.must_stay():
+            _cut_off_later(session)
+        else:
+            os._exit(1)
+
+    timer = threading.Timer(ORPHAN_SECONDS, cut_off)
+    timer.daemon = True
+    timer.start()
 
 
 def main() -> int:

@@ -32,11 +32,13 @@ from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import Prepare
 from csi_driver.datapath.messages import Ready
 from csi_driver.datapath.messages import TakeSocket
+from csi_driver.datapath.staying import stays
 from csi_driver.devices.device import ProcessMark
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExportLostError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import UnavailableError
 
 WORKER: Final = ("-m", "csi_driver.datapath.worker")
@@ -94,6 +96,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether the process runs."""
         return not self._ended.is_set()
+
+    @property
+    def stays(self) -> bool:
+        """Whether it runs and must not be ended now."""
+        return self.alive and stays(self.pid)
 
     @property
     def end(self) -> str:
@@ -344,10 +351,16 @@ class WorkerPool:
 def end_leftover(mark: ProcessMark, patience: float) -> None:
     """Wait for a worker of a dead supervisor, which ends by itself; or kill it.
 
-    UnavailableError if it survives even that.
+    PendingError while it has to stay, UnavailableError if it survives even that.
     """
     if mark.wait_gone(patience):
         return
+    if stays(mark.pid) and ProcessMark.of(mark.pid) == mark:
+        message = (
+            f"worker {mark.pid}, which an earlier datapath started, carries out a"
+            " flatten that another client asked for: it has to end first"
+        )
+        raise PendingError(message)
     descriptor = os.pidfd_open(mark.pid)
     try:
         if ProcessMark.of(mark.pid) == mark:

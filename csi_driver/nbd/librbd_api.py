@@ -32,6 +32,15 @@ LOCK_MODE_EXCLUSIVE: Final = 0
 POLL_BATCH: Final = 256
 
 PROGRESS: Final = ctypes.CFUNCTYPE(c_int, c_uint64, c_uint64, c_void_p)
+FEATURE_DEEP_FLATTEN: Final = 1 << 5
+
+ON_NOTIFY: Final = ctypes.CFUNCTYPE(
+    None, c_void_p, c_uint64, c_uint64, c_uint64, c_void_p, c_size_t
+)
+"""rados_watchcb2_t: argument, notify id, cookie, notifier, data and its length."""
+
+ON_WATCH_ERROR: Final = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_int)
+"""rados_watcherrcb_t: argument, cookie, error."""
 
 
 class LuksOptions(ctypes.Structure):
@@ -62,6 +71,25 @@ class ConfigOption(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("value", c_char_p), ("source", c_int))
 
 
+class LinkedImageSpec(ctypes.Structure):
+    """rbd_linked_image_spec_t."""
+
+    _fields_ = (
+        ("pool_id", ctypes.c_int64),
+        ("pool_name", c_void_p),
+        ("pool_namespace", c_void_p),
+        ("image_id", c_void_p),
+        ("image_name", c_void_p),
+        ("trash", ctypes.c_bool),
+    )
+
+
+class SnapshotSpec(ctypes.Structure):
+    """rbd_snap_spec_t."""
+
+    _fields_ = (("id", c_uint64), ("namespace_type", c_int), ("name", c_void_p))
+
+
 CONFIG_SOURCES: Final = ("client", "pool", "image")
 
 _RADOS: Final[dict[str, tuple[Any, ...]]] = {
@@ -70,6 +98,18 @@ _RADOS: Final[dict[str, tuple[Any, ...]]] = {
     "rados_connect": (c_void_p,),
     "rados_ioctx_create": (c_void_p, c_char_p, POINTER(c_void_p)),
     "rados_getaddrs": (c_void_p, POINTER(c_void_p)),
+    "rados_watch3": (
+        c_void_p,
+        c_char_p,
+        POINTER(c_uint64),
+        ON_NOTIFY,
+        ON_WATCH_ERROR,
+        ctypes.c_uint32,
+        c_void_p,
+    ),
+    "rados_unwatch2": (c_void_p, c_uint64),
+    "rados_notify_ack": (c_void_p, c_char_p, c_uint64, c_uint64, c_char_p, c_int),
+    "rados_watch_flush": (c_void_p,),
 }
 _RADOS_VOID: Final[dict[str, tuple[Any, ...]]] = {
     "rados_shutdown": (c_void_p,),
@@ -86,6 +126,10 @@ _RBD: Final[dict[str, tuple[Any, ...]]] = {
     "rbd_encryption_load2": (c_void_p, POINTER(EncryptionSpec), c_size_t),
     "rbd_get_size": (c_void_p, POINTER(c_uint64)),
     "rbd_resize2": (c_void_p, c_uint64, ctypes.c_bool, PROGRESS, c_void_p),
+    "rbd_flatten_with_progress": (c_void_p, PROGRESS, c_void_p),
+    "rbd_get_parent": (c_void_p, POINTER(LinkedImageSpec), POINTER(SnapshotSpec)),
+    "rbd_get_features": (c_void_p, POINTER(c_uint64)),
+    "rbd_snap_list": (c_void_p, c_void_p, POINTER(c_int)),
     "rbd_lock_acquire": (c_void_p, c_int),
     "rbd_lock_get_owners": (
         c_void_p,
@@ -104,6 +148,8 @@ _RBD: Final[dict[str, tuple[Any, ...]]] = {
 _RBD_VOID: Final[dict[str, tuple[Any, ...]]] = {
     "rbd_lock_get_owners_cleanup": (POINTER(c_void_p), c_size_t),
     "rbd_config_image_list_cleanup": (POINTER(ConfigOption), c_int),
+    "rbd_linked_image_spec_cleanup": (POINTER(LinkedImageSpec),),
+    "rbd_snap_spec_cleanup": (POINTER(SnapshotSpec),),
 }
 
 

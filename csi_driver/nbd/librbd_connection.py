@@ -121,6 +121,11 @@ class Connection:
         if namespace:
             self._library["rados_ioctx_set_namespace"](self.ioctx, namespace.encode())
 
+    @property
+    def cluster(self) -> c_void_p:
+        """The rados_t, for a watch of this client."""
+        return self._cluster
+
     def addresses(self) -> str:
         """Return this client's address as locks, watchers and blocklists show it."""
         text = c_void_p()

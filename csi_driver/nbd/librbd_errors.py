@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from csi_driver.domain.errors import AlreadyLoadedError
+from csi_driver.domain.errors import CancelledError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import FencedError
@@ -22,6 +23,7 @@ from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.errors import UnavailableError
@@ -73,6 +75,10 @@ LOAD: Final[Table] = {
 RESIZE: Final[Table] = {
     errno.EINVAL: (SizeError, "that is less than its size now"),
     errno.EFBIG: (SizeError, "that is more than an image can have"),
+}
+FLATTEN: Final[Table] = {
+    errno.EINVAL: (PreconditionError, "it has no parent"),
+    errno.ECANCELED: (CancelledError, "that was cancelled"),
 }
 LOCK: Final[Table] = {
     errno.EROFS: (InUseError, "another client holds its exclusive lock"),

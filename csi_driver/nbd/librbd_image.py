@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+from collections.abc import Callable
 from collections.abc import Mapping
 from ctypes import c_int
 from ctypes import c_size_t
@@ -24,6 +25,7 @@ from csi_driver.domain.chain import LayerSpec
 from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.chain import LuksFormat
 from csi_driver.domain.errors import AlreadyLoadedError
+from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.nbd import librbd_api as api
@@ -31,6 +33,7 @@ from csi_driver.nbd import librbd_errors as errors
 from csi_driver.nbd.librbd_connection import REQUIRED
 from csi_driver.nbd.librbd_connection import CephClient
 from csi_driver.nbd.librbd_connection import Connection
+from csi_driver.nbd.librbd_watch import HeaderWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,86 @@ class LibrbdImage:
         result = resize(self.handle, size, False, _IGNORE_PROGRESS, None)
         self._check(result, errors.RESIZE, f"grow to {size} bytes")
         return self.size()
+
+    # ----------------------------------------------------------------- parent
+
+    def has_parent(self) -> bool:
+        """Tell whether the image reads through a parent, as this handle knows."""
+        parent, snapshot = api.LinkedImageSpec(), api.SnapshotSpec()
+        result = self._library["rbd_get_parent"](
+            self.handle, ctypes.byref(parent), ctypes.byref(snapshot)
+        )
+        if result == -errno.ENOENT:
+            return False
+        self._check(result, errors.GENERAL, "tell its parent")
+        self._library["rbd_linked_image_spec_cleanup"](ctypes.byref(parent))
+        self._library["rbd_snap_spec_cleanup"](ctypes.byref(snapshot))
+        return True
+
+    def require_flattenable(self) -> None:
+        """Return if `flatten` may run now.
+
+        PreconditionError without a parent, and on an image whose snapshots would
+        be orphaned; InUseError unless this client owns the lock.
+        """
+        if not self.has_parent():
+            raise PreconditionError(
+                f"{self.target} has no parent: there is nothing to flatten"
+            )
+        if self._orphans_snapshots():
+            raise PreconditionError(
+                f"{self.target} has snapshots and the feature deep-flatten: they would"
+                " lose their parent and never load again; remove them, or run `rbd"
+                " feature disable … deep-flatten`, which cannot be undone"
+            )
+        if not self.is_lock_owner():
+            raise InUseError(
+                f"{self.target} is flattened by the owner of its lock alone: handed"
+                " to another client, that would go on raw when the other ends"
+            )
+
+    def flatten(self, on_progress: Callable[[int, int], bool]) -> None:
+        """Copy what the parent holds, re-encrypted, and let go of the parent.
+
+        I/O goes on meanwhile, and after any interruption it can be repeated.
+        `on_progress` is called with objects done and objects in all, by librbd's
+        threads: it must not block, and ends the work by saying False, which is
+        CancelledError.  Otherwise raises as `require_flattenable`.
+        """
+        self.require_flattenable()
+        failures: list[Exception] = []
+
+        def report(done: int, total: int, _argument: int | None) -> int:
+            try:
+                more = on_progress(done, total)
+            except Exception as error:  # noqa: BLE001  # never through C
+                failures.append(error)
+                more = False
+            return 0 if more else -errno.ECANCELED
+
+        callback = api.PROGRESS(report)
+        flatten = self._library["rbd_flatten_with_progress"]
+        result = flatten(self.handle, callback, None)
+        if failures:
+            raise failures[0]
+        self._check(result, errors.FLATTEN, "flatten it")
+
+    def watch(self, on_notify: Callable[[bytes], None]) -> HeaderWatch:
+        """Hear what librbd's clients tell each other about the image."""
+        return HeaderWatch(self._connection, self.target.image_id, on_notify)
+
+    def _orphans_snapshots(self) -> bool:
+        """Tell whether a flatten would take the parent from snapshots, too."""
+        features = c_uint64()
+        result = self._library["rbd_get_features"](self.handle, ctypes.byref(features))
+        self._check(result, errors.GENERAL, "tell its features")
+        if not features.value & api.FEATURE_DEEP_FLATTEN:
+            return False
+        room = c_int()  # none: the number that there must be is all that is wanted
+        result = self._library["rbd_snap_list"](self.handle, None, ctypes.byref(room))
+        if result != -errno.ERANGE:
+            self._check(result, errors.GENERAL, "list its snapshots")
+        return room.value > 1
 
     # ------------------------------------------------------------------- lock
 

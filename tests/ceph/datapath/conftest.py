@@ -28,8 +28,6 @@ import pytest
 from csi_driver.datapath.client import Datapath
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.state import current_boot_id
-from csi_driver.domain.chain import LayerSpec
-from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import DriverError
@@ -54,6 +52,7 @@ from csi_driver.images.records import change_record
 from csi_driver.images.records import create_record
 from csi_driver.images.records import read_record
 from csi_driver.images.values import NewImage
+from csi_driver.testing.lab_images import load_specs
 
 LAUNCHER = Path(__file__).with_name("run_datapath.py")
 SIZE = EffectiveSize(64 * MIB)
@@ -70,6 +69,8 @@ class Volume:
     dek: bytes
     pool: CephPool
     config: ClusterConfig
+    below: tuple[bytes, ...] = ()
+    """The keys of what a clone reads, its parent's first."""
 
     def request(
         self,
@@ -82,7 +83,7 @@ class Volume:
         mode = mode or self.mode
         specs = None
         if mode.encrypted:
-            specs = LoadSpecs((LayerSpec(SecretBytes(dek or self.dek)),))
+            specs = load_specs(dek or self.dek, *self.below)
         return OpenVolume(
             volume_id=self.volume_id,
             monitors=self.config.monitors,

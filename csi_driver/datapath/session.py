@@ -28,6 +28,7 @@ from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.prepared import Prepared
 from csi_driver.datapath.prepared import ceph_client
+from csi_driver.datapath.sizing import Sizing
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import FencedError
 from csi_driver.domain.errors import HeaderError
@@ -37,8 +38,6 @@ from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
-from csi_driver.domain.sizes import Layout
-from csi_driver.domain.sizes import RawSize
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
@@ -67,12 +66,12 @@ class Session:
     def __init__(self, volume: OpenVolume, image: LibrbdImage, held: Holdings) -> None:
         self._image_id = volume.volume_id.image_id
         self._name = str(volume.volume_id)
-        self._encrypted = volume.mode.encrypted
         self._read_only = volume.read_only
         self._image = image
         self._held = held
         self._lock = threading.Lock()
         self._backend: LibrbdBackend[Operation] | None = None
+        self._sizing = Sizing(volume, image, held.pool)
         self.size = EffectiveSize(0)
         self.server: Server | None = None
 
@@ -80,7 +79,7 @@ class Session:
 
     def admit(self, record: Record, entry: ExportEntry) -> Record:
         """Return the record with this export; raises if it may not be served."""
-        ownership.require_size(record, self._present(record.layout))
+        ownership.require_size(record, self._sizing.found(record.layout))
         return record.with_export(entry)
 
     def prepare(self, socket_path: str, ceiling: int) -> int:
@@ -108,15 +107,14 @@ class Session:
     def grow(self) -> EffectiveSize:
         """Bring image and export to the record's desired size; return it.
 
-        Repeating it is harmless, also after a crash halfway; nothing shrinks.
+        Repeating it is harmless, also after a crash halfway; no exported byte is
+        ever cut off.
         PreconditionError if Ceph shows another raw size than expected.
         """
         with self._lock:
             record = read_record(self._held.pool, self._image_id)
             target = max(record.desired, record.actual)
-            if self._present(record.layout) < target:
-                self._grow_image(record.layout, target)
-            self._verify(record.layout, target)
+            self._sizing.fit(record.layout, target)
             if self.server is not None:
                 self.server.set_size(target.count)
             self.size = target
@@ -172,37 +170,6 @@ class Session:
         return failures
 
     # ---------------------------------------------------------------- details
-
-    def _present(self, layout: Layout) -> EffectiveSize:
-        """Return what the image can export: a plaintext handle shows raw bytes."""
-        size = self._image.size()
-        if self._encrypted:
-            return EffectiveSize(size)
-        return layout.effective(RawSize(size))
-
-    def _grow_image(self, layout: Layout, target: EffectiveSize) -> None:
-        if self._read_only:
-            message = (
-                f"volume {self._name} is staged read-only and cannot grow to"
-                f" {target}: it grows at its next writable stage"
-            )
-            raise PreconditionError(message)
-        handle_size = target.count if self._encrypted else layout.raw(target).count
-        self._image.grow(handle_size)
-        _log.info("image grown", volume=self._name, size=target.count)
-
-    def _verify(self, layout: Layout, target: EffectiveSize) -> None:
-        """Read the raw size back through a handle that never was loaded."""
-        present = self._present(layout)
-        with self._held.pool.open_raw(self._image_id, read_only=True) as raw:
-            found = raw.raw_size()
-        if present < target or found != layout.raw(present):
-            message = (
-                f"volume {self._name} should have {layout.raw(target)} after growing;"
-                f" Ceph shows {found}, and {present} of them are exported: nothing"
-                " was recorded"
-            )
-            raise PreconditionError(message)
 
     def _fenced(self, number: int) -> None:
         _log.error(

@@ -61,6 +61,10 @@ class Clone:
         with self._raw() as raw:
             return header_kind(raw.read_header(_SHOWN))
 
+    def first_object(self) -> str:
+        """Name the RADOS object that the header stands in."""
+        return f"rbd_data.{self.volume.volume_id.image_id}.{0:016x}"
+
     def has_parent(self) -> bool:
         with self._raw() as raw:
             return raw.parent() is not None

@@ -202,6 +202,37 @@ def test_a_record_that_a_crash_left_behind_is_brought_up_to_date(
     clone.require_flat()
 
 
+def test_it_ends_right_when_a_crash_came_between_magic_and_parent(
+    make_clone: MakeClone, datapath: Running, eventually: Eventually
+) -> None:
+    """In librbd's last steps the magic is that of a flat image, the parent there."""
+    clone = make_clone(ALWAYS)
+    first = clone.first_object()
+    clone.volume.pool.ioctx.write(first, b"LUKS", 0)
+    clone.volume.pool.ioctx.write(first, b"SKUL", 16384)
+    assert clone.kind() is HeaderKind.LUKS2
+    datapath.client.open(clone.volume.request())
+    eventually("done", lambda: state(datapath, clone) is FlattenState.DONE, 20)
+    datapath.client.close(clone.volume.volume_id)
+    clone.require_flat()
+
+
+def test_what_cannot_be_loaded_afterwards_is_never_recorded(
+    make_clone: MakeClone, datapath: Running, eventually: Eventually
+) -> None:
+    clone = make_clone(NEVER)
+    before = clone.volume.record()
+    datapath.client.open(clone.volume.request())
+    clone.volume.pool.ioctx.write(clone.first_object(), bytes(256 * 1024), 32768)
+    datapath.client.flatten(clone.volume.volume_id)
+    eventually("failed", lambda: state(datapath, clone) is FlattenState.FAILED, 20)
+    assert not clone.has_parent()
+    require_disk(datapath, clone)
+    datapath.client.close(clone.volume.volume_id)
+    assert clone.volume.record() == before
+    assert "flatten failed" in datapath.log
+
+
 def test_a_flatten_can_be_asked_for_whatever_the_policy(
     make_clone: MakeClone, datapath: Running, eventually: Eventually
 ) -> None:

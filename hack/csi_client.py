@@ -56,17 +56,58 @@ class Driver:
         capability: csi_pb2.VolumeCapability,
     ) -> csi_pb2.Volume:
         """CreateVolume."""
-        answer = self.controller.CreateVolume(
-            csi_pb2.CreateVolumeRequest(
+        return self._create(self._wanted(name, size, capability))
+
+    def clone(
+        self,
+        name: str,
+        size: int,
+        capability: csi_pb2.VolumeCapability,
+        source: csi_pb2.Volume | csi_pb2.Snapshot,
+        secrets: Mapping[str, str] | None = None,
+    ) -> csi_pb2.Volume:
+        """CreateVolume from a volume or a snapshot, with its own Secret if given."""
+        request = self._wanted(name, size, capability)
+        if isinstance(source, csi_pb2.Snapshot):
+            request.volume_content_source.snapshot.snapshot_id = source.snapshot_id
+        else:
+            request.volume_content_source.volume.volume_id = source.volume_id
+        if secrets is not None:
+            request.secrets.clear()
+            request.secrets.update(secrets)
+        return self._create(request)
+
+    def _wanted(
+        self, name: str, size: int, capability: csi_pb2.VolumeCapability
+    ) -> csi_pb2.CreateVolumeRequest:
+        return csi_pb2.CreateVolumeRequest(
+            name=name,
+            capacity_range=csi_pb2.CapacityRange(required_bytes=size),
+            volume_capabilities=[capability],
+            parameters=self.parameters,
+            secrets=self.secrets,
+        )
+
+    def _create(self, request: csi_pb2.CreateVolumeRequest) -> csi_pb2.Volume:
+        return self.controller.CreateVolume(request, timeout=TIMEOUT).volume
+
+    def snapshot(self, volume: csi_pb2.Volume, name: str) -> csi_pb2.Snapshot:
+        """CreateSnapshot, without a Secret."""
+        answer = self.controller.CreateSnapshot(
+            csi_pb2.CreateSnapshotRequest(
+                source_volume_id=volume.volume_id,
                 name=name,
-                capacity_range=csi_pb2.CapacityRange(required_bytes=size),
-                volume_capabilities=[capability],
-                parameters=self.parameters,
-                secrets=self.secrets,
             ),
             timeout=TIMEOUT,
         )
-        return answer.volume
+        return answer.snapshot
+
+    def delete_snapshot(self, snapshot: csi_pb2.Snapshot) -> None:
+        """DeleteSnapshot, without a Secret."""
+        self.controller.DeleteSnapshot(
+            csi_pb2.DeleteSnapshotRequest(snapshot_id=snapshot.snapshot_id),
+            timeout=TIMEOUT,
+        )
 
     def stage(
         self,

@@ -11,8 +11,9 @@ from csi_driver.domain.clusters import Clusters
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.kube.api import KubernetesApi
-from csi_driver.kube.contract import SecretReader
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.places import Places
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from csi_driver.settings import ClusterSettings
 from csi_driver.settings import NodeSettings
@@ -43,8 +44,8 @@ def ceph(settings: ClusterSettings) -> Ceph:
     return Ceph(clusters, connector, SharedConnections(connector, clusters))
 
 
-def secret_reader(settings: ClusterSettings) -> SecretReader | None:
-    """Return a reader of Secrets where there is an API server to ask."""
+def kubernetes_api(settings: ClusterSettings) -> KubernetesApi | None:
+    """Return a reader of the Kubernetes API where there is one to ask."""
     if not settings.has_kubernetes:
         return None
     return KubernetesApi(settings.kubeconfig)
@@ -54,12 +55,11 @@ def provisioning(settings: ClusterSettings) -> Provisioning:
     """Put the controller's work together."""
     storage = ceph(settings)
     collector = Collector(storage.connector, storage.connections, storage.clusters)
+    kubernetes = kubernetes_api(settings)
     volumes = Volumes(
-        connector=storage.connector,
-        connections=storage.connections,
-        clusters=storage.clusters,
+        places=Places(storage.connector, storage.connections, storage.clusters),
         collector=collector,
-        secrets=secret_reader(settings),
+        secrets=SourceSecrets(settings.driver_name, kubernetes, kubernetes),
     )
     return Provisioning(volumes, collector)
 
@@ -71,7 +71,7 @@ def stager(settings: NodeSettings) -> NodeStager:
         connections=storage.connections,
         clusters=storage.clusters,
         datapath=Datapath(settings.datapath_path),
-        secrets=secret_reader(settings),
+        secrets=kubernetes_api(settings),
         state_dir=settings.state_dir / "node",
         node_id=settings.node_id,
         boot_id=current_boot_id(),

@@ -32,14 +32,13 @@ from csi_driver.datapath.prepared import Prepared
 from csi_driver.datapath.reaching import close_when_there
 from csi_driver.datapath.reaching import reach_image
 from csi_driver.datapath.reaching import reach_record
+from csi_driver.datapath.sizing import Sizing
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
-from csi_driver.domain.sizes import Layout
-from csi_driver.domain.sizes import RawSize
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
@@ -66,12 +65,12 @@ class Session:
     def __init__(self, volume: OpenVolume, image: LibrbdImage, held: Holdings) -> None:
         self._image_id = volume.volume_id.image_id
         self._name = str(volume.volume_id)
-        self._encrypted = volume.mode.encrypted
         self._read_only = volume.read_only
         self._image = image
         self._held = held
         self._lock = threading.Lock()
         self._backend: LibrbdBackend[Operation] | None = None
+        self._sizing = Sizing(volume, image, held.pool)
         self._fencing_seen = False
         self.flattening: Flattening | None = None
         self.size = EffectiveSize(0)
@@ -81,7 +80,7 @@ class Session:
 
     def admit(self, record: Record, entry: ExportEntry) -> Record:
         """Return the record with this export; raises if it may not be served."""
-        ownership.require_size(record, self._present(record.layout))
+        ownership.require_size(record, self._sizing.found(record.layout))
         if not entry.read_only:  # who has the lock knows that no other flattens
             record = dataclasses.replace(record, flatten=None)
         return record.with_export(entry)
@@ -111,15 +110,14 @@ class Session:
     def grow(self) -> EffectiveSize:
         """Bring image and export to the record's desired size; return it.
 
-        Repeating it is harmless, also after a crash halfway; nothing shrinks.
+        Repeating it is harmless, also after a crash halfway; no exported byte is
+        ever cut off.
         PreconditionError if Ceph shows another raw size than expected.
         """
         with self._lock:
             record = read_record(self._held.pool, self._image_id)
             target = max(record.desired, record.actual)
-            if self._present(record.layout) < target:
-                self._grow_image(record.layout, target)
-            self._verify(record.layout, target)
+            self._sizing.fit(record.layout, target)
             if self.server is not None:
                 self.server.set_size(target.count)
             self.size = target
@@ -213,37 +211,6 @@ class Session:
             self.flattening.stop()
 
     # ---------------------------------------------------------------- details
-
-    def _present(self, layout: Layout) -> EffectiveSize:
-        """Return what the image can export: a plaintext handle shows raw bytes."""
-        size = self._image.size()
-        if self._encrypted:
-            return EffectiveSize(size)
-        return layout.effective(RawSize(size))
-
-    def _grow_image(self, layout: Layout, target: EffectiveSize) -> None:
-        if self._read_only:
-            message = (
-                f"volume {self._name} is staged read-only and cannot grow to"
-                f" {target}: it grows at its next writable stage"
-            )
-            raise PreconditionError(message)
-        handle_size = target.count if self._encrypted else layout.raw(target).count
-        self._image.grow(handle_size)
-        _log.info("image grown", volume=self._name, size=target.count)
-
-    def _verify(self, layout: Layout, target: EffectiveSize) -> None:
-        """Read the raw size back through a handle that never was loaded."""
-        present = self._present(layout)
-        with self._held.pool.open_raw(self._image_id, read_only=True) as raw:
-            found = raw.raw_size()
-        if present < target or found != layout.raw(present):
-            message = (
-                f"volume {self._name} should have {layout.raw(target)} after growing;"
-                f" Ceph shows {found}, and {present} of them are exported: nothing"
-                " was recorded"
-            )
-            raise PreconditionError(message)
 
     def _fenced(self, number: int) -> None:
         self._fencing_seen = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of a StorageClass, checked before anything is made.
+"""The parameters of storage and snapshot classes, checked before anything is made.
 
 Names and meaning follow ceph-csi's RBD driver where it has them, so that its
 users find what they know.  An unknown name is an error: a misspelt
@@ -29,6 +29,11 @@ _METADATA: Final = {
     "csi.storage.k8s.io/pvc/namespace": "pvc.namespace",
     "csi.storage.k8s.io/pv/name": "pv.name",
 }
+_SNAPSHOT_METADATA: Final = (
+    "csi.storage.k8s.io/volumesnapshot/name",
+    "csi.storage.k8s.io/volumesnapshot/namespace",
+    "csi.storage.k8s.io/volumesnapshotcontent/name",
+)
 KNOWN: Final = (
     "clusterID",
     "pool",
@@ -191,6 +196,21 @@ def parse_secret_ref(given: Mapping[str, str]) -> SecretRef | None:
         )
         raise InvalidRequestError(message)
     return SecretRef(namespace, name) if name else None
+
+
+def check_snapshot_parameters(given: Mapping[str, str]) -> None:
+    """Check the parameters of a VolumeSnapshotClass, of which there are none.
+
+    What csi-snapshotter adds with --extra-create-metadata is no parameter and
+    means nothing here.  InvalidRequestError names everything else.
+    """
+    unknown = sorted(set(given) - set(_SNAPSHOT_METADATA))
+    if unknown:
+        message = (
+            f"unknown snapshot parameter {', '.join(map(repr, unknown))}: a"
+            " VolumeSnapshotClass of this driver has no parameters but its Secret"
+        )
+        raise InvalidRequestError(message)
 
 
 def _secret(given: Mapping[str, str]) -> SecretRef | None:

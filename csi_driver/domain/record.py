@@ -203,8 +203,8 @@ class Record:
 
         A snapshot keeps its own chain when the head is flattened.
         """
-        if self.ring is None:
-            return self
+        if self.ring is None or not self.layers:
+            return self  # what the head needs is not known
         needed = {*self.layers, *(key for s in self.snapshots for key in s.layers)}
         spare = {entry.header_uuid for entry in self.ring.entries} - needed
         return dataclasses.replace(self, ring=self.ring.without(spare))

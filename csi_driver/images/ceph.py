@@ -113,7 +113,7 @@ class CephConnection:
                 location,
                 self._address,
                 self._handles,
-                self.pool,
+                self,
             )
             self._pools[name, location] = (pool, ioctx)
             return pool

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Protocol
 
 import rbd
 
@@ -33,6 +33,16 @@ from csi_driver.images.values import ParentLink
 from csi_driver.images.values import SnapshotPath
 
 
+class Places(Protocol):
+    """The connection that a pool was opened through."""
+
+    def pool(self, name: str, namespace: str = "") -> CephPool:
+        """Open a pool by name."""
+
+    def pool_at(self, location: Location) -> CephPool:
+        """Open a pool by number."""
+
+
 class CephPool:
     """One pool and namespace through one Rados instance."""
 
@@ -43,15 +53,14 @@ class CephPool:
         location: Location,
         address: str,
         handles: weakref.WeakSet[CephImage],
-        sibling: Callable[[str, str], CephPool],
+        connection: Places,
     ) -> None:
-        """`sibling` opens another pool and namespace of the same instance."""
         self._instance = instance
         self._opened = ioctx
         self._location = location
         self._address = address
         self._handles = handles
-        self._sibling = sibling
+        self._connection = connection
         self._rbd = rbd.RBD()
 
     @property
@@ -63,6 +72,13 @@ class CephPool:
     def pool_name(self) -> str:
         """The pool's present name."""
         return str(self.ioctx.name)
+
+    def at(self, location: Location) -> CephPool:
+        """Return another place of the cluster, through the same instance."""
+        if location.cluster != self._location.cluster:
+            message = f"{location} is reached through another cluster's connection"
+            raise InternalError(message)
+        return self._connection.pool_at(location)
 
     def create_image(self, image: NewImage) -> None:
         """Make an image."""
@@ -80,7 +96,7 @@ class CephPool:
 
     def clone_image(self, source: SnapshotPath, to: NewClone) -> None:
         """Make a clone of a snapshot."""
-        pool = self._sibling(source.pool_name, source.namespace)
+        pool = self._connection.pool(source.pool_name, source.namespace)
         with mapped(f"cloning {source} to image {to.name}"):
             self._rbd.clone(
                 pool.ioctx,
@@ -118,7 +134,7 @@ class CephPool:
 
     def open_parent(self, link: ParentLink) -> CephRawImage:
         """Open what a clone reads, read-only."""
-        pool = self._sibling(link.path.pool_name, link.path.namespace)
+        pool = self._connection.pool(link.path.pool_name, link.path.namespace)
         with mapped(f"opening {link.path}"):
             image = rbd.Image(pool.ioctx, image_id=link.image_id, read_only=True)
             try:

@@ -138,11 +138,12 @@ class RawImage(Image, Protocol):
     def write_clone_header(self, header: bytes, covered: bytes) -> None:
         """Write the LUKS header of a formatted clone over its parent's bytes.
 
-        Whole objects are written, so that nothing of the parent is copied up;
-        what stands behind the header in them reads as zeros.  `covered` are the
-        first bytes of the parent: HeaderExistsError unless the clone still
-        shows those, or no LUKS magic at all.  PreconditionError on an image
-        that has no parent; SizeError if it is too small.
+        Whole objects are covered up to where the data begins, so that nothing
+        of the parent is copied up; what stands behind the header reads as
+        zeros.  `covered` are the first bytes of the parent: HeaderExistsError
+        unless the clone still shows those, or no LUKS magic at all.
+        PreconditionError on an image that has no parent; SizeError if it is too
+        small; HeaderError if `header` is none.
         """
 
     def erase_header(self, length: int) -> None:
@@ -203,6 +204,12 @@ class Pool(Protocol):
     @property
     def pool_name(self) -> str:
         """The pool's present name."""
+
+    def at(self, location: Location) -> Pool:
+        """Return another place of the cluster, through the same Rados instance.
+
+        NotFoundError if its pool is gone.
+        """
 
     def create_image(self, image: NewImage) -> None:
         """Make an image; AlreadyExistsError if the name is taken."""

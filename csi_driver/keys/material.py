@@ -110,7 +110,10 @@ def find_key_source(
     return None
 
 
-def parse_layer_passphrases(secrets: Mapping[str, str]) -> tuple[SecretBytes, ...]:
+def parse_layer_passphrases(
+    secrets: Mapping[str, str],
+    prefix: SecretPrefix = SecretPrefix.OWN,
+) -> tuple[SecretBytes, ...]:
     """Return the passphrases of an image that others formatted, own layer first.
 
     `encryptionPassphrase` is the image's own, `encryptionPassphrase.1` its
@@ -118,13 +121,13 @@ def parse_layer_passphrases(secrets: Mapping[str, str]) -> tuple[SecretBytes, ..
     newline at the end is kept: `rbd encryption format` counts the one at the
     end of its passphrase file.  SecretError if one is missing or malformed.
     """
-    own = SecretPrefix.OWN.passphrase_name
-    if SecretPrefix.OWN.key_name in secrets:
+    own = prefix.passphrase_name
+    if prefix.key_name in secrets:
         raise SecretError(
-            f"{SecretPrefix.OWN.key_name} does not open an image that others"
+            f"{prefix.key_name} does not open an image that others"
             f" formatted: put its passphrase into {own} instead"
         )
-    layers = {_layer_of(name): name for name in secrets if _names_layer(name)}
+    layers = {_layer_of(name, own): name for name in secrets if _names(name, own)}
     if 0 not in layers:
         raise SecretError(
             f"the Secret holds no {own}, the passphrase of the image's own layer"
@@ -234,13 +237,11 @@ def _key_bytes(text: str, name: str) -> SecretBytes:
     return SecretBytes(decoded)
 
 
-def _names_layer(name: str) -> bool:
-    own = SecretPrefix.OWN.passphrase_name
+def _names(name: str, own: str) -> bool:
     return name == own or name.startswith(f"{own}.")
 
 
-def _layer_of(name: str) -> int:
-    own = SecretPrefix.OWN.passphrase_name
+def _layer_of(name: str, own: str) -> int:
     number = name.removeprefix(own).removeprefix(".")
     if name == own:
         return 0

@@ -28,6 +28,7 @@ from csi_driver.domain.errors import AlreadyLoadedError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import SizeError
 from csi_driver.nbd import librbd_api as api
 from csi_driver.nbd import librbd_errors as errors
 from csi_driver.nbd.librbd_connection import REQUIRED
@@ -168,6 +169,24 @@ class LibrbdImage:
         resize = self._library["rbd_resize2"]
         result = resize(self.handle, size, False, _IGNORE_PROGRESS, None)
         self._check(result, errors.RESIZE, f"grow to {size} bytes")
+        return self.size()
+
+    def shrink(self, size: int) -> int:
+        """Shrink to `size` bytes, which drops what lies behind; return the size.
+
+        SizeError when `size` is more than now; InUseError unless this client
+        owns the lock, because the owner would take the number for another one.
+        """
+        present = self.size()
+        if size > present:
+            message = f"{self.target} has {present} bytes: {size} would not shrink it"
+            raise SizeError(message)
+        if not self.is_lock_owner():
+            message = f"{self.target} is shrunk by the owner of its lock alone"
+            raise InUseError(message)
+        resize = self._library["rbd_resize2"]
+        result = resize(self.handle, size, True, _IGNORE_PROGRESS, None)
+        self._check(result, errors.RESIZE, f"shrink to {size} bytes")
         return self.size()
 
     # ----------------------------------------------------------------- parent

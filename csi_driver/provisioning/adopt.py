@@ -31,6 +31,7 @@ from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import BLOCK_SIZE
 from csi_driver.domain.sizes import Layout
+from csi_driver.images.chains import read_chain
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.port import Pool
@@ -169,6 +170,7 @@ def _examine(
         actual=size,
         block=block,
         filesystem=FilesystemState.RAW if block else FilesystemState.FOREIGN,
+        ancestors=len(read_chain(pool, image.image_id)) - 1,
     )
 
 

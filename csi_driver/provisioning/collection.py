@@ -20,6 +20,7 @@ import dataclasses
 import enum
 from typing import Final
 
+from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
@@ -29,6 +30,7 @@ from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import HEADER_ROOM
+from csi_driver.domain.snapshots import SnapshotState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.headers import SPARSE_LENGTH
@@ -37,6 +39,8 @@ from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
+from csi_driver.provisioning import children
+from csi_driver.provisioning import taking
 from csi_driver.provisioning.patience import LockPatience
 
 _PAGE: Final = 500
@@ -150,6 +154,7 @@ def _prepare(pool: Pool, image: RawImage, patience: LockPatience) -> Outcome:
     ):
         return Outcome.BUSY
     image.acquire_lock()
+    _tidy(pool, image, patience)
     if image.dependants():
         return Outcome.KEPT
 
@@ -157,10 +162,16 @@ def _prepare(pool: Pool, image: RawImage, patience: LockPatience) -> Outcome:
         _require_tombstone(present)
         if present.state is VolumeState.COLLECTING:
             return present
+        # Looked at again for each try: an intent that is written now either is
+        # seen here or finds the record in `collecting`.
+        if present.snapshots or present.children:
+            return present
         return present.moved_to(VolumeState.COLLECTING)
 
     patience.begin(image.image_id)
     record = change_record(pool, image.image_id, collecting)
+    if record.state is not VolumeState.COLLECTING:
+        return Outcome.KEPT
     if record.mode.encrypted:
         with contextlib.suppress(ExhaustedError):
             # A full pool takes no write; removing the image makes the room.
@@ -171,6 +182,25 @@ def _prepare(pool: Pool, image: RawImage, patience: LockPatience) -> Outcome:
             lambda present: dataclasses.replace(present, ring=None),
         )
     return Outcome.REMOVED
+
+
+def _tidy(pool: Pool, image: RawImage, patience: LockPatience) -> None:
+    """Let go of what snapshots and clones left that nobody will finish.
+
+    A snapshot that is only begun can never be completed on a deleted volume.
+    """
+    record = children.settle(pool, image.image_id, patience)
+    for snapshot in record.snapshots:
+        if snapshot.state is not SnapshotState.MAKING:
+            continue
+        if record.children_of(snapshot.rbd_name):
+            continue
+        taking.withdraw(pool, image, snapshot.rbd_name)
+        entry = Directory(pool).find_snapshot(snapshot.name) if snapshot.name else None
+        if entry and entry.image_id == image.image_id and not entry.number:
+            with contextlib.suppress(ConflictError):
+                Directory(pool).forget_snapshot(entry)
+    taking.remove_orphans(pool, image)
 
 
 def _require_tombstone(record: Record) -> None:

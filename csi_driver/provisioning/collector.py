@@ -27,6 +27,7 @@ from csi_driver.provisioning.collection import Outcome
 from csi_driver.provisioning.collection import collect
 from csi_driver.provisioning.collection import pending
 from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.waiting import Waiting
 
 INTERVAL: Final = 5.0
 """Seconds between two looks; an empty look is one small read for each pool."""
@@ -48,6 +49,7 @@ class Collector:
         self._connections = connections
         self._clusters = clusters
         self._patience = patience or LockPatience()
+        self._waiting = Waiting()
         self._wake = {cluster: threading.Event() for cluster in clusters.by_id}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -79,7 +81,8 @@ class Collector:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def wake(self) -> None:
-        """Look now: something was deleted."""
+        """Look now, at everything: something was deleted."""
+        self._waiting.reset()
         for event in self._wake.values():
             event.set()
 
@@ -98,16 +101,33 @@ class Collector:
         """Look, and log what fails: the next look may fare better."""
         place = {"cluster": cluster, "pool": pool, "namespace": namespace}
         try:
-            self.look(cluster, pool, namespace)
+            # What was removed may have been the last that needed another one.
+            while self._removed_some(cluster, pool, namespace):
+                self._waiting.reset()
         except DriverError as error:
             _log.warning("collecting failed", error=str(error), **place)
         except Exception:  # noqa: BLE001  # a bug must not end the collector
             _log.exception("collecting failed unforeseen", **place)
 
-    def look(self, cluster: str, pool: str, namespace: str) -> list[Collected]:
-        """Collect what can be collected in one pool and namespace."""
+    def _removed_some(self, cluster: str, pool: str, namespace: str) -> bool:
+        """Look at what is due; True if something went."""
+        found = self.look(cluster, pool, namespace, due_only=True)
+        return not self._stopping.is_set() and any(
+            each.outcome is Outcome.REMOVED for each in found
+        )
+
+    def look(
+        self, cluster: str, pool: str, namespace: str, *, due_only: bool = False
+    ) -> list[Collected]:
+        """Collect what can be collected in one pool and namespace.
+
+        With `due_only` those are left out that were kept a short while ago.
+        """
         with self._connections.pool(cluster, pool, namespace) as shared:
             entries = pending(shared)
+        if due_only:
+            due = self._waiting.due
+            entries = [each for each in entries if due(each.image_name)]
         if not entries:
             return []
         ceph = self._connector.connect(cluster)
@@ -130,7 +150,7 @@ class Collector:
                         error=str(error),
                     )
                 else:
-                    self._report(results[-1])
+                    self._note(results[-1])
             return results
         finally:
             ceph.close()
@@ -143,8 +163,12 @@ class Collector:
                     for entry in pending(shared):
                         yield config.cluster, pool, namespace, entry
 
-    @staticmethod
-    def _report(result: Collected) -> None:
+    def _note(self, result: Collected) -> None:
+        image = result.entry.image_name
+        if result.outcome is Outcome.KEPT:
+            self._waiting.kept(image)
+        else:
+            self._waiting.forget(image)
         level = _log.info if result.outcome is Outcome.REMOVED else _log.debug
         level(
             "tombstone",

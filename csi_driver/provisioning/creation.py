@@ -5,7 +5,8 @@ The order is: directory entry, image, record in `creating` with its key ring,
 image id into the entry, owner lock, header, load and compare the size, record
 `ready`.  A call that finds an entry with an image id goes on from there; in
 `creating` no byte of a tenant's is on the image, so the header is made anew
-rather than trusted.
+rather than trusted.  What is made, an empty volume or a clone, is left to a
+blueprint.
 
 An entry without image id stands for nothing that can be trusted: librbd makes
 an image in several operations, and one that was interrupted between them
@@ -20,10 +21,6 @@ import contextlib
 import dataclasses
 from typing import Final
 
-from csi_driver.domain.chain import HeaderKind
-from csi_driver.domain.chain import Layer
-from csi_driver.domain.chain import header_kind
-from csi_driver.domain.chain import specs_for
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InternalError
@@ -36,37 +33,29 @@ from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
-from csi_driver.images.headers import SPARSE_LENGTH
 from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
-from csi_driver.images.records import create_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
-from csi_driver.images.values import NewImage
-from csi_driver.provisioning.keys_in_advance import KeysInAdvance
+from csi_driver.provisioning.blueprints import Blueprint
 from csi_driver.provisioning.patience import LockPatience
-from csi_driver.provisioning.plan import Plan
 
 _TRIES: Final = 10
 
 
 class Creation:
-    """One CreateVolume on one pool, through a Rados instance of its own.
-
-    `keys` is None for a plaintext volume.
-    """
+    """One CreateVolume on one pool, through a Rados instance of its own."""
 
     def __init__(
         self,
         pool: Pool,
-        plan: Plan,
-        keys: KeysInAdvance | None,
+        blueprint: Blueprint,
         patience: LockPatience,
     ) -> None:
         self._pool = pool
-        self._plan = plan
-        self._keys = keys
+        self._blueprint = blueprint
+        self._plan = blueprint.plan
         self._patience = patience
         self._directory = Directory(pool)
 
@@ -120,32 +109,13 @@ class Creation:
         claimed = Entry(self._plan.name, new_image_name())
         self._directory.claim(claimed)
         try:
-            image_id = self._make_image(claimed.image_name)
+            image_id = self._blueprint.make(claimed.image_name)
             entry = dataclasses.replace(claimed, image_id=image_id)
             self._directory.replace(claimed, entry)
         except DriverError:
             self._withdraw(claimed)
             raise
         return entry
-
-    def _make_image(self, name: str) -> str:
-        """Make image and record; return the image's id."""
-        parameters = self._plan.parameters
-        image = NewImage(
-            name=name,
-            size=self._plan.raw_size,
-            striping=parameters.striping,
-            features=parameters.features,
-            data_pool=parameters.data_pool,
-        )
-        self._pool.create_image(image)
-        image_id = self._pool.find_image(name)
-        if image_id is None:
-            message = f"image {name} vanished right after its creation"
-            raise ConflictError(message)
-        ring = self._keys.ring() if self._keys else None
-        create_record(self._pool, self._plan.record(image_id, ring))
-        return image_id
 
     def _withdraw(self, claimed: Entry) -> None:
         """Leave what this call began to the collector."""
@@ -156,6 +126,7 @@ class Creation:
             # have looked before there was an image.
             with contextlib.suppress(NotFoundError):
                 self._pool.remove_image(claimed.image_name)
+        self._blueprint.withdrawn(claimed.image_name)
 
     def _abandon(self, entry: Entry) -> None:
         """Give up what a dead call began; PendingError while it may be alive."""
@@ -179,14 +150,15 @@ class Creation:
                     f" {record.raw_size}"
                 )
                 raise InternalError(message)
-            if self._keys is not None:
-                self._write_header(image, record, self._keys)
+            self._blueprint.dress(image, record)
             ready = change_record(
                 self._pool,
                 image_id,
                 lambda present: present.moved_to(VolumeState.READY),
             )
+            name = image.name
         self._patience.forget(image_id)
+        self._blueprint.finished(name)
         return ready
 
     def _lock(self, image: RawImage) -> None:
@@ -209,33 +181,3 @@ class Creation:
 
     def _pending(self, holder: str) -> PendingError:
         return PendingError(f"volume {self._plan.name!r} is being created by {holder}")
-
-    def _write_header(
-        self,
-        image: RawImage,
-        record: Record,
-        keys: KeysInAdvance,
-    ) -> None:
-        ring = keys.ring()
-        change_record(
-            self._pool,
-            image.image_id,
-            lambda present: dataclasses.replace(present, ring=ring),
-        )
-        if header_kind(image.read_header(8)).encrypted:
-            image.erase_header(SPARSE_LENGTH)
-        image.write_header(keys.header())
-        layer = Layer(image.image_id, HeaderKind.LUKS2, keys.header_uuid)
-        specs = specs_for([layer], {keys.header_uuid: keys.dek})
-        with self._pool.open_loaded(
-            image.image_id,
-            specs,
-            read_only=True,
-        ) as loaded:
-            size = loaded.size()
-        if size != record.actual:
-            message = (
-                f"image {image.image_id} shows {size} behind its header, expected"
-                f" were {record.actual}"
-            )
-            raise InternalError(message)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paging through the volumes of every pool and namespace the driver owns."""
+"""Paging through volumes and snapshots in every place that the driver owns."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -15,16 +17,23 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import Location
+from csi_driver.domain.ids import SnapshotId
+from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
+from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Directory
+from csi_driver.images.directory import SnapshotEntry
 from csi_driver.images.port import Pool
 from csi_driver.images.records import find_record
+from csi_driver.provisioning.requests import SnapshotInfo
+from csi_driver.provisioning.requests import SnapshotPage
 
 _log = structlog.get_logger(__name__)
 
 _PAGE: Final = 200
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _TOKEN: Final = re.compile(r"([0-9]{1,6})\.([0-9a-f-]{0,36})")
 
 
@@ -49,6 +58,46 @@ def list_records(
 
     PendingError, which CSI wants as ABORTED, for a token that is not ours.
     """
+    return _list(connections, clusters, token, limit, _records)
+
+
+def list_snapshots(
+    connections: SharedConnections,
+    clusters: Clusters,
+    token: str,
+    limit: int,
+) -> SnapshotPage:
+    """Return up to `limit` usable snapshots (0: all) from the directories alone."""
+    found, next_token = _list(connections, clusters, token, limit, _snapshots)
+    shown = tuple(
+        SnapshotInfo(
+            SnapshotId(VolumeId(location, entry.image_id), entry.number),
+            EffectiveSize(entry.size),
+            entry.created,
+        )
+        for location, entry in found
+    )
+    return SnapshotPage(shown, next_token)
+
+
+def page_of(found: Sequence[SnapshotInfo], token: str, limit: int) -> SnapshotPage:
+    """Cut a page out of one volume's snapshots; a token is the last one's number."""
+    if token and not _NUMBER.fullmatch(token):
+        raise _foreign(token)
+    rest = [each for each in found if each.snapshot_id.number > int(token or "0")]
+    shown = rest[:limit] if limit else rest
+    more = len(rest) > len(shown)
+    return SnapshotPage(tuple(shown), str(shown[-1].snapshot_id.number) if more else "")
+
+
+def _list[T](
+    connections: SharedConnections,
+    clusters: Clusters,
+    token: str,
+    limit: int,
+    rows: Callable[[Pool, str], Iterator[tuple[str, T]]],
+) -> tuple[list[tuple[Location, T]], str]:
+    """Go through all places, each in the order of its directory's keys."""
     places = [
         (config.cluster, pool.name, namespace)
         for config in clusters.by_id.values()
@@ -56,16 +105,25 @@ def list_records(
         for namespace in pool.namespaces
     ]
     mark = _parse(token, len(places))
-    found: list[tuple[Location, Record]] = []
+    found: list[tuple[Location, T]] = []
     for number in range(mark.place, len(places)):
         after = mark.key if number == mark.place else ""
         with connections.pool(*places[number]) as pool:
-            for key, record in _records(pool, after):
+            for key, row in rows(pool, after):
                 if limit and len(found) == limit:
                     return found, str(_Mark(number, after))
                 after = key
-                found.append((pool.location, record))
+                found.append((pool.location, row))
     return found, ""
+
+
+def _snapshots(pool: Pool, after: str) -> Iterator[tuple[str, SnapshotEntry]]:
+    directory = Directory(pool)
+    while page := directory.snapshots(after, _PAGE):
+        for key, entry in page:
+            after = key
+            if entry.number:  # it is usable
+                yield key, entry
 
 
 def _records(pool: Pool, after: str) -> Iterator[tuple[str, Record]]:
@@ -92,6 +150,9 @@ def _parse(token: str, places: int) -> _Mark:
         return _Mark(0, "")
     match = _TOKEN.fullmatch(token)
     if match is None or int(match.group(1)) >= places:
-        message = f"starting_token {token!r} was not given out by this driver"
-        raise PendingError(message)
+        raise _foreign(token)
     return _Mark(int(match.group(1)), match.group(2))
+
+
+def _foreign(token: str) -> PendingError:
+    return PendingError(f"starting_token {token!r} was not given out by this driver")

@@ -13,7 +13,6 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.domain.sizes import EffectiveSize
 
-
 type Source = VolumeId | SnapshotId
 """What a clone is made from."""
 

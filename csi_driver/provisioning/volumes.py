@@ -3,127 +3,144 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from collections.abc import Mapping
 
 from csi_driver.domain.access import Capability
-from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.context import volume_context
 from csi_driver.domain.errors import DriverError
-from csi_driver.domain.errors import ExhaustedError
-from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import against
-from csi_driver.domain.ids import Location
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import BLOCK_SIZE
-from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import LARGEST_IMAGE
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import Striping
-from csi_driver.images.connections import SharedConnections
-from csi_driver.images.port import Ceph
-from csi_driver.images.port import Connector
-from csi_driver.images.port import Pool
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
-from csi_driver.keys.material import parse_ceph_user
-from csi_driver.keys.material import parse_key_source
 from csi_driver.kube.choice import choose_secrets
-from csi_driver.kube.contract import SecretReader
+from csi_driver.provisioning.blueprints import EmptyVolume
 from csi_driver.provisioning.collector import Collector
 from csi_driver.provisioning.creation import Creation
 from csi_driver.provisioning.deletion import delete_volume
-from csi_driver.provisioning.keys_in_advance import KeysInAdvance
+from csi_driver.provisioning.limiting import change_limits
 from csi_driver.provisioning.listing import list_records
+from csi_driver.provisioning.making import Making
+from csi_driver.provisioning.making import new_keys
 from csi_driver.provisioning.patience import LockPatience
-from csi_driver.provisioning.plan import Plan
+from csi_driver.provisioning.places import Places
+from csi_driver.provisioning.places import require_room
+from csi_driver.provisioning.plan import check
 from csi_driver.provisioning.plan import make_plan
 from csi_driver.provisioning.plan import require_offered
 from csi_driver.provisioning.plan import require_owned
 from csi_driver.provisioning.requests import Capacity
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import Expansion
+from csi_driver.provisioning.requests import SnapshotInfo
+from csi_driver.provisioning.requests import SnapshotPage
+from csi_driver.provisioning.requests import SnapshotRequest
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.provisioning.requests import VolumePage
+from csi_driver.provisioning.snapshot_service import Snapshots
+from csi_driver.provisioning.source_secrets import SourceSecrets
+from csi_driver.provisioning.sources import require_same_cluster
+from csi_driver.provisioning.views import volume_info
 
 
 class Volumes:
     """Implements `requests.Provisioner` on Ceph.
 
-    `secrets` reads Secrets that a class names; None where no API server is
-    configured.  `patience` says when an interrupted create is taken over.
+    `secrets` reads Secrets that a class or a source's PersistentVolume names.
+    `patience` says when an interrupted create is taken over.
     """
 
     def __init__(
         self,
         *,
-        connector: Connector,
-        connections: SharedConnections,
-        clusters: Clusters,
+        places: Places,
         collector: Collector,
-        secrets: SecretReader | None = None,
+        secrets: SourceSecrets,
         patience: LockPatience | None = None,
     ) -> None:
-        self._connector = connector
-        self._connections = connections
-        self._clusters = clusters
+        self._places = places
+        self._connections = places.connections
+        self._clusters = places.clusters
         self._collector = collector
         self._secrets = secrets
         self._patience = patience or LockPatience()
+        self._snapshots = Snapshots(places, collector, secrets, self._patience)
 
     def create(self, request: CreateRequest) -> VolumeInfo:
         """Create a volume, or return the one that an equal call made."""
-        plan = make_plan(request, self._clusters)
-        parameters = plan.parameters
+        asked = check(request, self._clusters)
+        parameters = asked.parameters
+        if request.source is not None:
+            require_same_cluster(parameters.cluster, request.source)
+        plan = None if request.source else make_plan(request, self._clusters)
         secrets = request.secrets
-        if plan.mode.encrypted:
-            secrets = choose_secrets(secrets, parameters.secret, self._secrets)
-        with (
-            _keys(plan, secrets) as keys,
-            self._own_instance(parameters.cluster, secrets) as ceph,
-        ):
+        if parameters.encrypted:
+            secrets = choose_secrets(secrets, parameters.secret, self._secrets.secrets)
+        with self._places.own_instance(parameters.cluster, secrets) as ceph:
             pool = ceph.pool(parameters.pool, parameters.namespace)
-            _require_room(pool)
+            require_room(pool)
             if parameters.data_pool:
-                _require_room(ceph.pool(parameters.data_pool))
-            record = Creation(pool, plan, keys, self._patience).run()
-            return _info(pool.location, record)
+                require_room(ceph.pool(parameters.data_pool))
+            if plan is None:
+                making = Making(pool, request, asked, secrets)
+                record = making.clone(self._secrets, self._patience)
+            else:
+                with new_keys(plan, secrets) as keys:
+                    blueprint = EmptyVolume(pool, plan, keys)
+                    record = Creation(pool, blueprint, self._patience).run()
+            return volume_info(pool.location, record)
 
     def delete(self, volume_id: VolumeId) -> None:
         """Delete a volume; one that does not exist is deleted already."""
         location = volume_id.location
-        self._require_configured(location)
-        with self._own_instance(location.cluster) as ceph:
+        self._places.require_configured(location)
+        with self._places.own_instance(location.cluster) as ceph:
             try:
                 pool = ceph.pool_at(location)
             except NotFoundError:
                 return
-            self._require_collected(pool)
+            self._places.require_collected(pool)
             delete_volume(pool, volume_id.image_id)
         self._collector.wake()
 
-    def _require_collected(self, pool: Pool) -> None:
-        """Refuse to delete where the collector does not look."""
-        where = pool.location
-        try:
-            config = self._clusters.get(where.cluster)
-            config.require(pool.pool_name, where.namespace)
-        except InvalidRequestError as error:
-            message = f"nothing is deleted where nothing is collected: {error}"
-            raise PreconditionError(message) from error
+    def create_snapshot(self, request: SnapshotRequest) -> SnapshotInfo:
+        """Take a snapshot, or return the one that an equal call took."""
+        return self._snapshots.create(request)
+
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        """Delete a snapshot; one that does not exist is deleted already."""
+        self._snapshots.delete(snapshot_id)
+
+    def get_snapshot(self, snapshot_id: SnapshotId) -> SnapshotInfo:
+        """Return a snapshot; NotFoundError without it."""
+        return self._snapshots.get(snapshot_id)
+
+    def list_snapshots(
+        self, token: str, limit: int, volume: VolumeId | None = None
+    ) -> SnapshotPage:
+        """Page through all snapshots, or those of one volume."""
+        return self._snapshots.page(token, limit, volume)
+
+    def modify(self, volume_id: VolumeId, mutable: Mapping[str, str]) -> None:
+        """Change a volume's I/O limits; open handles obey at once."""
+        self._places.require_configured(volume_id.location)
+        with self._connections.pool_at(volume_id.location) as pool:
+            change_limits(pool, volume_id.image_id, mutable)
 
     def get(self, volume_id: VolumeId) -> VolumeInfo:
         """Return a volume; NotFoundError without it."""
-        return _info(volume_id.location, self._ready(volume_id))
+        return volume_info(volume_id.location, self._ready(volume_id))
 
     def list(self, token: str, limit: int) -> VolumePage:
         """Page through all volumes; limit 0 means no limit."""
@@ -133,7 +150,7 @@ class Volumes:
             token,
             limit,
         )
-        volumes = tuple(_info(location, record) for location, record in found)
+        volumes = tuple(volume_info(location, record) for location, record in found)
         return VolumePage(volumes, next_token)
 
     def expand(self, volume_id: VolumeId, capacity: CapacityRange) -> Expansion:
@@ -233,6 +250,9 @@ class Volumes:
                 pv_name=record.parameters.pv_name,
                 filesystem=asked.filesystem or record.parameters.filesystem,
             )
+            if record.origin is not None:  # a clone is striped as its source is
+                striping = record.parameters.striping
+                asked = dataclasses.replace(asked, striping=striping)
             if asked != record.parameters:
                 return "the volume was made with other class parameters"
         return None
@@ -240,63 +260,3 @@ class Volumes:
     def _ready(self, volume_id: VolumeId) -> Record:
         with self._connections.pool_at(volume_id.location) as pool:
             return read_record(pool, volume_id.image_id).require_ready()
-
-    def _require_configured(self, location: Location) -> None:
-        if location.cluster not in self._clusters.by_id:
-            message = (
-                f"the volume lies on cluster {location.cluster!r}, which is not"
-                " configured here: add it to the cluster config"
-            )
-            raise PreconditionError(message)
-
-    @contextlib.contextmanager
-    def _own_instance(
-        self,
-        cluster: str,
-        secrets: Mapping[str, str] | None = None,
-    ) -> Iterator[Ceph]:
-        """Connect for work under a lock: what fences it fences nothing else.
-
-        A Secret may name the Ceph user to work as.
-        """
-        ceph = self._connector.connect(cluster, parse_ceph_user(secrets or {}))
-        try:
-            yield ceph
-        finally:
-            ceph.close()
-
-
-def _keys(
-    plan: Plan,
-    secrets: Mapping[str, str],
-) -> contextlib.AbstractContextManager[KeysInAdvance | None]:
-    if not plan.mode.encrypted:
-        return contextlib.nullcontext()
-    return KeysInAdvance(parse_key_source(secrets), plan.layout)
-
-
-def _require_room(pool: Pool) -> None:
-    """Refuse a pool without room for a header, before anything is written.
-
-    Ceph refuses the first write that takes room, too, but by then there is
-    something to clean up.  ExhaustedError says how much room there is.
-    """
-    try:
-        free = pool.free_bytes()
-    except NotFoundError:
-        return  # a pool so new that the monitors have no figures of it
-    if free < HEADER_ROOM:
-        message = (
-            f"pool {pool.pool_name!r} is full: it takes {free} more bytes, a volume"
-            f" needs {HEADER_ROOM} at least; raise its quota or add storage"
-        )
-        raise ExhaustedError(message)
-
-
-def _info(location: Location, record: Record) -> VolumeInfo:
-    return VolumeInfo(
-        volume_id=VolumeId(location, record.image_id),
-        size=record.desired,
-        context=volume_context(record),
-        nodes=tuple(sorted(each.node_id for each in record.exports)),
-    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 import grpc
@@ -12,14 +13,16 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from csi_driver.domain.access import Capability
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_volume_name
+from csi_driver.domain.limits import NO_LIMITS
 from csi_driver.provisioning.requests import CreateRequest
-from csi_driver.provisioning.requests import Provisioner
+from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.rpc import fields
+from csi_driver.rpc.snapshots import SnapshotController
 from csi_driver.rpc.stubs import csi_pb2
-from csi_driver.rpc.unoffered import UnofferedController
 
 _KIND: Final = csi_pb2.ControllerServiceCapability
 
@@ -27,33 +30,31 @@ CAPABILITIES: Final = (
     _KIND.RPC.CREATE_DELETE_VOLUME,
     _KIND.RPC.LIST_VOLUMES,
     _KIND.RPC.GET_CAPACITY,
+    _KIND.RPC.CREATE_DELETE_SNAPSHOT,
+    _KIND.RPC.LIST_SNAPSHOTS,
+    _KIND.RPC.CLONE_VOLUME,
     _KIND.RPC.EXPAND_VOLUME,
     _KIND.RPC.GET_VOLUME,
     _KIND.RPC.SINGLE_NODE_MULTI_WRITER,
+    _KIND.RPC.MODIFY_VOLUME,
+    _KIND.RPC.GET_SNAPSHOT,
 )
 """LIST_VOLUMES_PUBLISHED_NODES is not among them: it speaks of nodes that
 ControllerPublishVolume was called for, and that RPC is not offered."""
 
 
-class Controller(UnofferedController):
-    """Calls a Provisioner."""
-
-    def __init__(self, provisioner: Provisioner) -> None:
-        self._provisioner = provisioner
+class Controller(SnapshotController):
+    """The whole service: volumes here, snapshots inherited."""
 
     def CreateVolume(
         self,
         request: csi_pb2.CreateVolumeRequest,
         context: grpc.ServicerContext,
     ) -> csi_pb2.CreateVolumeResponse:
-        """Create a volume, or return the one an equal call made."""
+        """Create a volume, empty or a clone, or return what an equal call made."""
         name = check_volume_name(request.name)
         capabilities = fields.some_capabilities(request.volume_capabilities)
         _refuse_modes(capabilities)
-        if request.HasField("volume_content_source"):
-            message = "volume_content_source is not offered: volumes begin empty"
-            raise InvalidRequestError(message)
-        _refuse_mutable(request.mutable_parameters)
         info = self._provisioner.create(
             CreateRequest(
                 name=name,
@@ -61,6 +62,8 @@ class Controller(UnofferedController):
                 capabilities=capabilities,
                 parameters=fields.mapping("parameters", request.parameters),
                 secrets=fields.mapping("secrets", request.secrets),
+                source=fields.source(request),
+                mutable=_mutable(request.mutable_parameters),
             ),
         )
         return csi_pb2.CreateVolumeResponse(volume=_volume(info))
@@ -99,6 +102,7 @@ class Controller(UnofferedController):
                 volume_context=request.volume_context,
                 volume_capabilities=request.volume_capabilities,
                 parameters=request.parameters,
+                mutable_parameters=request.mutable_parameters,
             ),
         )
 
@@ -108,10 +112,8 @@ class Controller(UnofferedController):
         context: grpc.ServicerContext,
     ) -> csi_pb2.ListVolumesResponse:
         """List the volumes page by page."""
-        if request.max_entries < 0:
-            message = f"max_entries must not be negative, {request.max_entries} is"
-            raise InvalidRequestError(message)
-        page = self._provisioner.list(request.starting_token, request.max_entries)
+        limit = fields.most_entries(request.max_entries)
+        page = self._provisioner.list(request.starting_token, limit)
         entry = csi_pb2.ListVolumesResponse.Entry
         return csi_pb2.ListVolumesResponse(
             entries=[entry(volume=_volume(info)) for info in page.volumes],
@@ -161,6 +163,20 @@ class Controller(UnofferedController):
             node_expansion_required=expansion.node_required,
         )
 
+    def ControllerModifyVolume(
+        self,
+        request: csi_pb2.ControllerModifyVolumeRequest,
+        context: grpc.ServicerContext,
+    ) -> csi_pb2.ControllerModifyVolumeResponse:
+        """Change the I/O limits that the request names."""
+        text = fields.required("volume_id", request.volume_id)
+        mutable = _mutable(request.mutable_parameters)
+        if not mutable:
+            message = "mutable_parameters is missing"
+            raise InvalidRequestError(message)
+        self._provisioner.modify(VolumeId.parse(text), mutable)
+        return csi_pb2.ControllerModifyVolumeResponse()
+
     def ControllerGetCapabilities(
         self,
         request: csi_pb2.ControllerGetCapabilitiesRequest,
@@ -178,31 +194,26 @@ class Controller(UnofferedController):
     ) -> str | None:
         context = fields.mapping("volume_context", request.volume_context)
         parameters = fields.mapping("parameters", request.parameters)
-        capabilities = []
+        mutable = _mutable(request.mutable_parameters)
         for given in request.volume_capabilities:
             fields.check_form(given)
-            try:
-                capabilities.append(fields.capability(given))
-            except InvalidRequestError as error:
-                self._provisioner.get(volume_id)  # NOT_FOUND comes before "no"
-                return str(error)
-        if request.mutable_parameters:
-            self._provisioner.get(volume_id)
-            return _MUTABLE
+        try:
+            capabilities = fields.some_capabilities(request.volume_capabilities)
+            # Those that ControllerModifyVolume would take, whatever is set now.
+            NO_LIMITS.changed_by(mutable)
+        except InvalidRequestError as error:
+            self._provisioner.get(volume_id)  # NOT_FOUND comes before "no"
+            return str(error)
         return self._provisioner.refusal(
             volume_id,
-            tuple(capabilities),
+            capabilities,
             context,
             parameters,
         )
 
 
-_MUTABLE: Final = "mutable_parameters are not offered: MODIFY_VOLUME is not advertised"
-
-
-def _refuse_mutable(given: object) -> None:
-    if given:
-        raise InvalidRequestError(_MUTABLE)
+def _mutable(given: Mapping[str, str]) -> dict[str, str]:
+    return fields.mapping("mutable_parameters", given)
 
 
 def _refuse_modes(capabilities: Iterable[Capability]) -> None:
@@ -217,4 +228,12 @@ def _volume(info: VolumeInfo) -> csi_pb2.Volume:
         volume_id=str(info.volume_id),
         capacity_bytes=info.size.count,
         volume_context=info.context,
+        content_source=None if info.source is None else _content(info.source),
     )
+
+
+def _content(source: Source) -> csi_pb2.VolumeContentSource:
+    kind = csi_pb2.VolumeContentSource
+    if isinstance(source, SnapshotId):
+        return kind(snapshot=kind.SnapshotSource(snapshot_id=str(source)))
+    return kind(volume=kind.VolumeSource(volume_id=str(source)))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the fields of a request: present, well-formed, as domain values.
 
-Every function raises InvalidRequestError with the field's name.  Limits are
-CSI's ("Size Limits"): 128 bytes for a string, 4 KiB for a map in total.
+Every function raises InvalidRequestError with the field's name; an id that does
+not decode is NotFoundError.  Limits are CSI's ("Size Limits"): 128 bytes for a
+string, 4 KiB for a map in total.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from csi_driver.domain.access import AccessMode
 from csi_driver.domain.access import Capability
 from csi_driver.domain.access import parse_filesystem
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.ids import SnapshotId
+from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import CapacityRange
+from csi_driver.provisioning.requests import Source
 from csi_driver.rpc.stubs import csi_pb2
 
 LONGEST_STRING: Final = 128
@@ -85,6 +89,32 @@ def capacity(holder: Message, *, must: bool = False) -> CapacityRange:
         message = "capacity_range names neither required_bytes nor limit_bytes"
         raise InvalidRequestError(message)
     return found
+
+
+def most_entries(given: int) -> int:
+    """Return `max_entries` of a list; 0 is no limit."""
+    if given < 0:
+        message = f"max_entries must not be negative, {given} is"
+        raise InvalidRequestError(message)
+    return given
+
+
+def source(request: csi_pb2.CreateVolumeRequest) -> Source | None:
+    """Return what a volume shall be cloned from, None if it begins empty.
+
+    NotFoundError if it is not an id of ours.
+    """
+    if not request.HasField("volume_content_source"):
+        return None
+    given = request.volume_content_source
+    match given.WhichOneof("type"):
+        case "snapshot":
+            return SnapshotId.parse(required("snapshot_id", given.snapshot.snapshot_id))
+        case "volume":
+            return VolumeId.parse(required("volume_id", given.volume.volume_id))
+        case _:
+            message = "volume_content_source names neither snapshot nor volume"
+            raise InvalidRequestError(message)
 
 
 def check_form(given: csi_pb2.VolumeCapability) -> None:

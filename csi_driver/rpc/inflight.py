@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call at a time per volume, or per name while the volume has no id yet.
+"""One call at a time per volume or snapshot, or per name while it has no id yet.
 
 Calls of the same process are kept apart here, at no cost.  Two processes are
 kept apart by compare-and-set on the record and by the image's lock.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inner interceptor: one call per volume, and none waits for ever."""
+"""The inner interceptor: one call per volume or snapshot, none waits for ever."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ MARGIN: Final = 0.25
 caller still gets a sentence instead of its own timeout."""
 
 _GUARDED: Final = {
-    "CreateVolume": "name",
-    "DeleteVolume": "volume_id",
-    "ControllerExpandVolume": "volume_id",
-    "NodeStageVolume": "volume_id",
-    "NodeUnstageVolume": "volume_id",
-    "NodePublishVolume": "volume_id",
-    "NodeUnpublishVolume": "volume_id",
-    "NodeExpandVolume": "volume_id",
+    "CreateVolume": ("name",),
+    "DeleteVolume": ("volume_id",),
+    "CreateSnapshot": ("source_volume_id", "name"),
+    "DeleteSnapshot": ("snapshot_id",),
+    "ControllerExpandVolume": ("volume_id",),
+    "ControllerModifyVolume": ("volume_id",),
+    "NodeStageVolume": ("volume_id",),
+    "NodeUnstageVolume": ("volume_id",),
+    "NodePublishVolume": ("volume_id",),
+    "NodeUnpublishVolume": ("volume_id",),
+    "NodeExpandVolume": ("volume_id",),
 }
-"""RPCs that change a volume, and the field that says which.  The others only
-read: they neither wait for a change nor hold one up."""
+"""RPCs that change a volume or a snapshot, and the fields that say which.  The
+others only read: they neither wait for a change nor hold one up."""
 
 _DIRECT: Final = frozenset(
     {
@@ -51,7 +54,7 @@ _DIRECT: Final = frozenset(
 
 
 class Limits(grpc.ServerInterceptor):
-    """Guards volumes and honours deadlines."""
+    """Guards volumes and snapshots, and honours deadlines."""
 
     def __init__(
         self,
@@ -119,6 +122,8 @@ class Limits(grpc.ServerInterceptor):
 
 
 def _key(method: str, request: Message) -> str:
-    field = _GUARDED.get(method)
-    value = "" if field is None else str(getattr(request, field))
-    return f"{field} {value!r}" if value else ""
+    """Return what a call claims, "" for nothing: a field is missing, too."""
+    values = {field: str(getattr(request, field)) for field in _GUARDED.get(method, ())}
+    if not all(values.values()):
+        return ""
+    return ", ".join(f"{field} {value!r}" for field, value in values.items())

@@ -26,6 +26,7 @@ from csi_driver.rpc.redaction import redact
 from csi_driver.rpc.scrub import scrub
 from csi_driver.rpc.status import Failure
 from csi_driver.rpc.status import describe
+from csi_driver.rpc.stubs import csi_pb2
 
 type Behavior = Callable[[Message, grpc.ServicerContext], Message]
 
@@ -42,7 +43,12 @@ _CHATTER: Final = frozenset(
 )
 """RPCs that are called all the time; logged at debug level if they succeed."""
 
-_SUBJECTS: Final = ("volume_id", "name")
+_SUBJECTS: Final = {
+    "volume_id": "volume",
+    "source_volume_id": "volume",
+    "snapshot_id": "snapshot",
+}
+"""Fields that name what a call is about, and what its log lines call that."""
 
 _log = structlog.get_logger(__name__)
 
@@ -132,11 +138,16 @@ def _parsed(raw: bytes, parse: Callable[[bytes], Message] | None) -> Message:
 
 
 def _subject(request: Message) -> dict[str, str]:
-    for name in _SUBJECTS:
-        value = getattr(request, name, "")
-        if value:
-            return {"volume": value}
-    return {}
+    """Return what a call is about; by its name if it has no id yet."""
+    found = {
+        word: value
+        for field, word in _SUBJECTS.items()
+        if (value := getattr(request, field, ""))
+    }
+    if name := getattr(request, "name", ""):
+        snapshot = isinstance(request, csi_pb2.CreateSnapshotRequest)
+        found["snapshot" if snapshot else "volume"] = name
+    return found
 
 
 def _log_call(

@@ -74,7 +74,7 @@ class CsiServer:
 
     @property
     def in_flight(self) -> InFlight:
-        """The volumes at which somebody is at work."""
+        """The volumes and snapshots at which somebody is at work."""
         return self._in_flight
 
     def start(self) -> None:

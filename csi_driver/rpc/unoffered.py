@@ -40,46 +40,6 @@ class UnofferedController(csi_pb2_grpc.ControllerServicer):
         """Refuse."""
         _refuse("ControllerUnpublishVolume", "PUBLISH_UNPUBLISH_VOLUME")
 
-    def CreateSnapshot(
-        self,
-        request: csi_pb2.CreateSnapshotRequest,
-        context: grpc.ServicerContext,
-    ) -> csi_pb2.CreateSnapshotResponse:
-        """Refuse."""
-        _refuse("CreateSnapshot", "CREATE_DELETE_SNAPSHOT")
-
-    def DeleteSnapshot(
-        self,
-        request: csi_pb2.DeleteSnapshotRequest,
-        context: grpc.ServicerContext,
-    ) -> csi_pb2.DeleteSnapshotResponse:
-        """Refuse."""
-        _refuse("DeleteSnapshot", "CREATE_DELETE_SNAPSHOT")
-
-    def ListSnapshots(
-        self,
-        request: csi_pb2.ListSnapshotsRequest,
-        context: grpc.ServicerContext,
-    ) -> csi_pb2.ListSnapshotsResponse:
-        """Refuse."""
-        _refuse("ListSnapshots", "LIST_SNAPSHOTS")
-
-    def GetSnapshot(
-        self,
-        request: csi_pb2.GetSnapshotRequest,
-        context: grpc.ServicerContext,
-    ) -> csi_pb2.GetSnapshotResponse:
-        """Refuse."""
-        _refuse("GetSnapshot", "GET_SNAPSHOT")
-
-    def ControllerModifyVolume(
-        self,
-        request: csi_pb2.ControllerModifyVolumeRequest,
-        context: grpc.ServicerContext,
-    ) -> csi_pb2.ControllerModifyVolumeResponse:
-        """Refuse."""
-        _refuse("ControllerModifyVolume", "MODIFY_VOLUME")
-
     def ControllerGetVolumeHealth(
         self,
         request: csi_pb2.ControllerGetVolumeHealthRequest,

@@ -5,6 +5,7 @@ What is right is decided by `domain.filesystem_state`, from the record as it
 is after the export has taken the image's lock.  The record says `making`
 before mkfs writes its first byte, and names the filesystem only when it is
 there, so that an interrupted mkfs is repeated and a finished one never is.
+A clone counts as recovered when its journal is replayed and its device filled.
 """
 
 from __future__ import annotations
@@ -57,6 +58,58 @@ def settle(pool: Pool, place: Place) -> Filesystem | None:
     PreconditionError says what stands on the device that is not expected
     there; nothing was overwritten then.
     """
+    record, step, filesystem = _planned(pool, place)
+    if step is Step.HAND_OUT or filesystem is None:
+        if not place.read_only:
+            change_record(pool, place.image_id, _handed_out)
+        return None
+    if step is Step.MAKE:
+        _make(pool, place, record, filesystem)
+    elif not place.read_only:
+        _make_whole(place, filesystem)
+        if not (record.recovered or _options(place).writable):
+            _replay(place, filesystem)
+    mount(place, filesystem, _options(place))
+    if not (record.recovered or place.read_only):
+        mark_recovered(pool, place.image_id)
+    return filesystem
+
+
+def recover(pool: Pool, place: Place) -> None:
+    """Bring a clone's filesystem up to date, and leave the device unmounted.
+
+    For a clone that is to be staged read-only, while it is open writable: a
+    journal is replayed and the device filled; nothing is made.  Repeating it
+    is harmless.
+    """
+    _, step, filesystem = _planned(pool, place)
+    if step is Step.MOUNT and filesystem is not None:
+        _make_whole(place, filesystem)
+        _replay(place, filesystem)
+
+
+def mark_recovered(pool: Pool, image_id: str) -> None:
+    """Note that a clone's first stage has done what only it has to do."""
+    change_record(
+        pool, image_id, lambda record: dataclasses.replace(record, recovered=True)
+    )
+
+
+def mount(place: Place, filesystem: Filesystem, options: mounts.MountOptions) -> None:
+    """Mount the device at the staging path, and let xfs fill it."""
+    mounts.mount_device(place.device, place.staging_path, filesystem.value, options)
+    if options.writable:
+        grow(place.device, filesystem, place.staging_path)
+
+
+def grow(device: Path, filesystem: Filesystem, mount_point: Path) -> None:
+    """Let a mounted filesystem fill its device."""
+    if filesystems.grow_mounted(device, filesystem.value, mount_point):
+        _log.info("filesystem grown", device=str(device), filesystem=filesystem.value)
+
+
+def _planned(pool: Pool, place: Place) -> tuple[Record, Step, Filesystem | None]:
+    """Decide what is done, from the record as it is under the lock."""
     record = read_record(pool, place.image_id).require_ready()
     state = record.filesystem
     wanted = place.capability
@@ -73,37 +126,32 @@ def settle(pool: Pool, place: Place) -> Filesystem | None:
     except PreconditionError as error:
         message = f"volume {record.name!r}: {error}"
         raise PreconditionError(message) from error
-    if step is Step.HAND_OUT or filesystem is None:
-        if not place.read_only:
-            change_record(pool, place.image_id, _handed_out)
-        return None
-    if step is Step.MAKE:
-        _make(pool, place, record, filesystem)
-    elif not place.read_only:
-        filesystems.check(place.device, filesystem.value)
-        # ext4 grows best while it is not mounted, xfs only once it is.
-        filesystems.grow_unmounted(place.device, filesystem.value)
-    # An adopted image may be the copy of another that is mounted here, too.
-    mount(place, filesystem, may_be_a_copy=state is FilesystemState.FOREIGN)
-    return filesystem
+    return record, step, filesystem
 
 
-def mount(place: Place, filesystem: Filesystem, *, may_be_a_copy: bool) -> None:
-    """Mount the device at the staging path, and let xfs fill it."""
-    options = mounts.MountOptions(
+def _options(place: Place) -> mounts.MountOptions:
+    # A clone has the UUID of its source, whose xfs may be mounted here, too.
+    return mounts.MountOptions(
         flags=place.capability.mount_flags,
         read_only=place.read_only,
-        no_uuid=may_be_a_copy,
+        no_uuid=True,
     )
-    mounts.mount_device(place.device, place.staging_path, filesystem.value, options)
-    if options.writable:
-        grow(place.device, filesystem, place.staging_path)
 
 
-def grow(device: Path, filesystem: Filesystem, mount_point: Path) -> None:
-    """Let a mounted filesystem fill its device."""
-    if filesystems.grow_mounted(device, filesystem.value, mount_point):
-        _log.info("filesystem grown", device=str(device), filesystem=filesystem.value)
+def _make_whole(place: Place, filesystem: Filesystem) -> None:
+    """Check the unmounted filesystem, and let it fill its device if it can so.
+
+    ext4 grows best while it is not mounted, xfs only once it is.
+    """
+    filesystems.check(place.device, filesystem.value)
+    filesystems.grow_unmounted(place.device, filesystem.value)
+
+
+def _replay(place: Place, filesystem: Filesystem) -> None:
+    """Do what is left for a writable mount, where none follows."""
+    if filesystem is Filesystem.XFS:
+        mount(place, filesystem, mounts.MountOptions(no_uuid=True))
+        mounts.unmount(place.staging_path)
 
 
 def _signature(place: Place, state: FilesystemState) -> str | None:
@@ -157,10 +205,11 @@ def _made(filesystem: Filesystem) -> Callable[[Record], Record]:
 
 
 def _handed_out(present: Record) -> Record:
-    """Remember that a fresh volume's bytes are the tenant's from now on."""
-    if present.filesystem is not FilesystemState.NONE:
-        return present
-    return dataclasses.replace(present, filesystem=FilesystemState.RAW)
+    """Remember that a volume's bytes are the tenant's from now on."""
+    state = present.filesystem
+    if state is FilesystemState.NONE:
+        state = FilesystemState.RAW
+    return dataclasses.replace(present, filesystem=state, recovered=True)
 
 
 def _overtaken(present: Record) -> ConflictError:

@@ -15,35 +15,32 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Final
 
+import structlog
+
+from csi_driver.datapath.client import Datapath
+from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
-from csi_driver.domain.chain import HeaderKind
-from csi_driver.domain.chain import LayerSpec
-from csi_driver.domain.chain import LoadSpecs
-from csi_driver.domain.chain import specs_for
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.context import ENCRYPTION
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
-from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import parse_secret_ref
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
-from csi_driver.images.chains import read_chain
-from csi_driver.images.chains import read_layer
 from csi_driver.images.connections import SharedConnections
-from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
 from csi_driver.images.users import own_user
 from csi_driver.keys.material import newline_hint
 from csi_driver.keys.material import parse_ceph_user
-from csi_driver.keys.material import parse_key_source
-from csi_driver.keys.material import parse_layer_passphrases
-from csi_driver.keys.ring import open_ring
 from csi_driver.kube.choice import choose_secrets
 from csi_driver.kube.contract import SecretReader
+from csi_driver.staging.unlocking import Unlocked
+from csi_driver.staging.unlocking import unlock
+
+_log = structlog.get_logger(__name__)
 
 _MODES: Final = ", ".join(mode.value for mode in EncryptionMode)
 
@@ -62,6 +59,41 @@ class Credentials:
             or parse_secret_ref(self.context) is not None
             or expected_mode(self.context) is EncryptionMode.NONE
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A volume that can be opened while `Opener.prepared` runs."""
+
+    volume: OpenVolume
+    connections: SharedConnections
+    unlocked: Unlocked
+
+    @property
+    def recovered(self) -> bool:
+        """Whether a first stage has brought a clone up to date."""
+        return self.unlocked.record.recovered
+
+    def open_by(self, datapath: Datapath, *, read_only: bool) -> OpenedVolume:
+        """Have it opened; once more if Ceph shows another chain than the record.
+
+        What the datapath raises; the keys are this node's own until the end.
+        """
+        volume = dataclasses.replace(self.volume, read_only=read_only)
+        try:
+            return datapath.open(volume)
+        except (HeaderError, SecretError) as error:
+            with self.connections.pool_at(volume.volume_id.location) as pool:
+                specs = self.unlocked.anew(pool)
+            if specs is None:
+                raise
+            _log.warning(
+                "the record names other layers than the image has",
+                volume=str(volume.volume_id),
+                layers=len(specs.layers),
+                error=str(error),
+            )
+            return datapath.open(dataclasses.replace(volume, specs=specs))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,14 +118,14 @@ class Opener:
         credentials: Credentials,
         *,
         read_only: bool,
-    ) -> Iterator[OpenVolume]:
-        """Yield what the datapath needs; its secrets are wiped afterwards.
+    ) -> Iterator[Prepared]:
+        """Yield what opens the volume; its secrets are wiped afterwards.
 
         NotFoundError without the volume; InvalidRequestError or
         PreconditionError when `encryption` of the volume context is absent or
         differs from the record; HeaderError when an encrypted volume lacks its
-        header; SecretError for a Secret that is not the volume's, before
-        anything was opened for data.
+        header, or a clone its parent; SecretError for a Secret that is not the
+        volume's, before anything was opened for data.
         """
         mode = expected_mode(credentials.context)
         with contextlib.ExitStack() as wiping:
@@ -101,7 +133,7 @@ class Opener:
                 record = read_record(pool, volume_id.image_id).require_ready()
                 _require_mode(record, mode)
                 secrets = self._secrets(mode, credentials)
-                specs = _specs(pool, record, secrets, wiping)
+                unlocked = unlock(pool, record, secrets, wiping)
                 pool_name = pool.pool_name
             config = self.clusters.get(volume_id.location.cluster)
             user = parse_ceph_user(secrets) or own_user(config)
@@ -112,7 +144,7 @@ class Opener:
                 user_id=user.user_id,
                 key=user.key,
                 pool_name=pool_name,
-                specs=specs,
+                specs=unlocked.specs,
                 mode=mode,
                 read_only=read_only,
                 node_id=self.node_id,
@@ -120,7 +152,7 @@ class Opener:
                 method=self.method,
             )
             with _hint(volume):
-                yield volume
+                yield Prepared(volume, self.connections, unlocked)
 
     def _secrets(
         self,
@@ -161,72 +193,6 @@ def _require_mode(record: Record, expected: EncryptionMode) -> None:
         " the two was altered"
     )
     raise PreconditionError(message)
-
-
-def _specs(
-    pool: Pool,
-    record: Record,
-    secrets: Mapping[str, str],
-    wiping: contextlib.ExitStack,
-) -> LoadSpecs | None:
-    """Return the passphrases of all layers; None for a plaintext volume."""
-    match record.mode:
-        case EncryptionMode.NONE:
-            return None
-        case EncryptionMode.KEYRING:
-            return _ring_specs(pool, record, secrets, wiping)
-        case EncryptionMode.PASSPHRASE:
-            passphrases = parse_layer_passphrases(secrets)
-            for passphrase in passphrases:
-                wiping.callback(passphrase.wipe)
-            with pool.open_raw(record.image_id, read_only=True) as image:
-                _require_header(record, read_layer(image).kind)
-            return LoadSpecs(tuple(LayerSpec(each) for each in passphrases))
-
-
-def _ring_specs(
-    pool: Pool,
-    record: Record,
-    secrets: Mapping[str, str],
-    wiping: contextlib.ExitStack,
-) -> LoadSpecs:
-    """Open the key ring, then look at the image."""
-    if record.ring is None:
-        message = f"the record of volume {record.name!r} has no key ring"
-        raise RecordError(message)
-    source = parse_key_source(secrets)
-    wiping.callback(source.value.wipe)
-    try:
-        opened = open_ring(record.ring, source)
-    except SecretError as error:
-        message = f"volume {record.name!r}: {error}"
-        raise SecretError(message) from error
-    with opened:
-        keys = opened.passphrases()
-    for key in keys.values():
-        wiping.callback(key.wipe)
-    layers = read_chain(pool, record.image_id)
-    own = layers[0]
-    _require_header(record, own.kind)
-    if own.key is not None and own.key not in keys:
-        message = (
-            f"the LUKS header on the image of volume {record.name!r} has the UUID"
-            f" {own.key}, which its key ring does not know: the header was"
-            " replaced or damaged"
-        )
-        raise HeaderError(message)
-    return specs_for(layers, keys)
-
-
-def _require_header(record: Record, found: HeaderKind) -> None:
-    """Refuse an encrypted volume whose header is gone."""
-    if found.encrypted:
-        return
-    message = (
-        f"volume {record.name!r} is encrypted, but no LUKS header stands on its"
-        " image: it is not served as plaintext"
-    )
-    raise HeaderError(message)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,18 @@
 """One stage: made from nothing, judged whether it still stands, taken down.
 
 A failed stage is undone, so that its retry starts clean; what could not be
-undone stays remembered for the next call.  Where a stage is shown to pods is
-left to `stager` and `publishing`.
+undone stays remembered for the next call.  The first stage of a clone has the
+clone to itself.  Where a stage is shown to pods is left to `stager` and
+`publishing`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -20,14 +24,24 @@ from csi_driver.devices.device import Device
 from csi_driver.domain.access import Capability
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import InUseError
+from csi_driver.domain.errors import PendingError
+from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.images.port import Pool
+from csi_driver.images.records import read_record
 from csi_driver.staging import content
 from csi_driver.staging import publishing
 from csi_driver.staging.opening import Credentials
 from csi_driver.staging.opening import Opener
+from csi_driver.staging.opening import Prepared
 from csi_driver.staging.requests import StageRequest
 from csi_driver.staging.state import NodeState
 from csi_driver.staging.state import NodeStates
+
+_TAKEN: Final = (InUseError, PreconditionError)
+"""What another node's lock and its entry in the record are answered with; more
+special errors have their own cause."""
 
 _log = structlog.get_logger(__name__)
 
@@ -87,10 +101,14 @@ class Stages:
             volume_id,
             credentials,
             read_only=read_only,
-        ) as volume:
+        ) as prepared:
             self._states.store(begun)
             try:
-                device = self._datapath.open(volume).device
+                with self._first_come(prepared):
+                    if read_only and not prepared.recovered:
+                        self._recover(begun, prepared)
+                    opened = prepared.open_by(self._datapath, read_only=read_only)
+                device = opened.device
                 done = self._settled(begun, device)
             except BaseException as error:
                 self._undo(begun, error)
@@ -106,6 +124,30 @@ class Stages:
 
     def _settled(self, begun: NodeState, device: Device) -> NodeState:
         """Give the attached device its content and place."""
+        with self._placed(begun, device) as (pool, place):
+            filesystem = content.settle(pool, place)
+        return dataclasses.replace(begun, device=device, filesystem=filesystem)
+
+    def _recover(self, begun: NodeState, prepared: Prepared) -> None:
+        """Bring a clone up to date, writable for a moment, before it is only read.
+
+        It is marked when it is closed again: whoever comes earlier finds it
+        unrecovered, and is told to come again.
+        """
+        volume_id = begun.volume_id
+        device = prepared.open_by(self._datapath, read_only=False).device
+        with self._placed(begun, device) as (pool, place):
+            content.recover(pool, dataclasses.replace(place, read_only=False))
+        self._datapath.close(volume_id)
+        with self._opener.connections.pool_at(volume_id.location) as pool:
+            content.mark_recovered(pool, volume_id.image_id)
+        _log.info("clone recovered before it is read", volume=str(volume_id))
+
+    @contextlib.contextmanager
+    def _placed(
+        self, begun: NodeState, device: Device
+    ) -> Iterator[tuple[Pool, content.Place]]:
+        """Keep the device ours, and say where its content goes."""
         place = content.Place(
             image_id=begun.volume_id.image_id,
             device=device.path,
@@ -117,8 +159,30 @@ class Stages:
             hold.held(device),
             self._opener.connections.pool_at(begun.volume_id.location) as pool,
         ):
-            filesystem = content.settle(pool, place)
-        return dataclasses.replace(begun, device=device, filesystem=filesystem)
+            yield pool, place
+
+    @contextlib.contextmanager
+    def _first_come(self, prepared: Prepared) -> Iterator[None]:
+        """Let a clone's first stage end before another node's begins.
+
+        Who holds an unrecovered clone is staging it for the first time, and
+        soon done.
+        """
+        try:
+            yield
+        except PreconditionError as error:
+            volume_id = prepared.volume.volume_id
+            if prepared.recovered or type(error) not in _TAKEN:
+                raise
+            with self._opener.connections.pool_at(volume_id.location) as pool:
+                recovered = read_record(pool, volume_id.image_id).recovered
+            if not recovered and not isinstance(error, InUseError):
+                raise
+            message = (
+                f"volume {volume_id} is a clone that is being staged for the first"
+                f" time elsewhere: it can be staged when that is done ({error})"
+            )
+            raise PendingError(message) from error
 
     def _undo(self, begun: NodeState, reason: BaseException) -> None:
         """Take a failed stage down; its own error stays the one reported."""

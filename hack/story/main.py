@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's story: one encrypted volume from its creation to its deletion.
+"""The demo's story: encrypted volumes and a clone, from creation to deletion.
 
 Runs inside the lab against the driver's own sockets.  Every step is checked;
 the first that does not hold ends the story with its reason and exit status 1.
@@ -7,7 +7,6 @@ the first that does not hold ends the story with its reason and exit status 1.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -21,44 +20,23 @@ from csi_driver.rpc.stubs import csi_pb2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clones import clone_chapter
 from csi_client import Driver
 from csi_client import block
 from csi_client import mounted
 from csi_client import refused
+from telling import MARKER
+from telling import Story
+from telling import read_files
+from telling import write_files
 
 GIB = 1 << 30
 PASSPHRASE = "correct horse battery staple"  # noqa: S105  # the demo's own
-MARKER = b"Here lies the plaintext that nobody on the cluster shall read. "
+OTHER_PASSPHRASE = "another team, another secret"  # noqa: S105  # the demo's own
 XFS_SUPERBLOCK = b"XFSB\x00\x00\x10\x00"
 """Its magic and the block size behind it: four bytes alone are found by chance in
 one run of fifty, since so much random ciphertext is searched."""
 COLLECTED_WITHIN = 30.0
-
-
-class Story:
-    """Prints each step with its time; `check` is what makes a step count."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
-        self.checks = 0
-
-    def told(self, text: str) -> None:
-        """Print one finished step."""
-        now = time.monotonic()
-        print(f"{now - self._last:7.2f} s  {text}", flush=True)
-        self._last = now
-
-    def check(self, holds: bool, expected: str) -> None:
-        """Fail the story unless something holds."""
-        if not holds:
-            message = f"expected: {expected}"
-            raise AssertionError(message)
-        self.checks += 1
-
-    def end(self) -> None:
-        """Print the summary."""
-        took = time.monotonic() - self._began
-        print(f"{took:7.2f} s  in all; {self.checks} checks held")
 
 
 def filesystem_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> None:
@@ -74,7 +52,8 @@ def filesystem_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) 
         driver.publish(volume, staging, target, capability)
         story.told("NodeStage: header loaded, NBD device attached, mkfs.xfs, mounted")
 
-        sums = write_files(target)
+        write_files(target)
+        sums = read_files(target)
         ciphertext_only(story, pool, len(sums))
 
         driver.unpublish(volume, target)
@@ -159,28 +138,6 @@ def block_chapter(story: Story, driver: Driver, pool: PoolBytes, at: Path) -> No
     story.told("raw block volume: written to its last byte, read back, deleted")
 
 
-def write_files(directory: Path) -> dict[str, str]:
-    """Write some files, durably; their digests by name."""
-    sums = {}
-    for number in range(8):
-        content = MARKER * (1 << 15) + os.urandom(1 << 20)
-        path = directory / f"file-{number}"
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        sums[path.name] = hashlib.sha256(content).hexdigest()
-    return sums
-
-
-def read_files(directory: Path) -> dict[str, str]:
-    """Return the digests of all files, by name."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.iterdir())
-    }
-
-
 def nothing_left(story: Story, pool: PoolBytes) -> None:
     """Wait for the collector, then look for remains."""
     deadline = time.monotonic() + COLLECTED_WITHIN
@@ -206,11 +163,15 @@ def main() -> int:
         {"clusterID": "lab", "pool": os.environ["CEPH_POOL"]},
         {"encryptionPassphrase": PASSPHRASE},
     )
+    other = Driver(driver.parameters, {"encryptionPassphrase": OTHER_PASSPHRASE})
     pool = PoolBytes()
     try:
         with tempfile.TemporaryDirectory(prefix="rbdcrypt-demo-") as directory:
             filesystem_chapter(story, driver, pool, Path(directory) / "files")
             block_chapter(story, driver, pool, Path(directory) / "block")
+            clones = Path(directory) / "clones"
+            run_dir = Path(os.environ["RBDCRYPT_RUN_DIR"])
+            clone_chapter(story, driver, other, clones, run_dir)
         nothing_left(story, pool)
     except (AssertionError, grpc.RpcError) as error:
         details = error.details() if isinstance(error, grpc.Call) else error
@@ -219,6 +180,7 @@ def main() -> int:
     finally:
         pool.close()
         driver.close()
+        other.close()
     story.end()
     return 0
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import uuid
 from collections.abc import Iterator
@@ -14,78 +13,11 @@ import grpc
 import pytest
 
 from csi_driver.rpc.stubs import csi_pb2
-from csi_driver.rpc.stubs import csi_pb2_grpc
-
-MODE = csi_pb2.VolumeCapability.AccessMode
-SIZE = 64 << 20
-PASSPHRASE = "a passphrase of the test's own"
-
-
-def capability(**mount: Any) -> csi_pb2.VolumeCapability:
-    return csi_pb2.VolumeCapability(
-        mount=csi_pb2.VolumeCapability.MountVolume(**mount),
-        access_mode=MODE(mode=MODE.SINGLE_NODE_WRITER),
-    )
-
-
-@dataclasses.dataclass
-class Driver:
-    """Both services and the class parameters of the lab."""
-
-    controller: csi_pb2_grpc.ControllerStub
-    node: csi_pb2_grpc.NodeStub
-    parameters: dict[str, str]
-    made: list[str] = dataclasses.field(default_factory=list)
-
-    def request(self, **change: Any) -> csi_pb2.CreateVolumeRequest:
-        given: dict[str, Any] = {
-            "name": f"bad-input-{uuid.uuid4()}",
-            "capacity_range": csi_pb2.CapacityRange(required_bytes=SIZE),
-            "volume_capabilities": [capability()],
-            "parameters": self.parameters,
-            "secrets": {"encryptionPassphrase": PASSPHRASE},
-        }
-        return csi_pb2.CreateVolumeRequest(**(given | change))
-
-    def create(self, **change: Any) -> csi_pb2.Volume:
-        made = self.controller.CreateVolume(self.request(**change)).volume
-        self.made.append(made.volume_id)
-        return made
-
-    def ids(self) -> set[str]:
-        reply = self.controller.ListVolumes(csi_pb2.ListVolumesRequest())
-        return {entry.volume.volume_id for entry in reply.entries}
-
-
-@pytest.fixture(scope="module")
-def driver(sanity: Any) -> Iterator[Driver]:
-    lines = sanity.parameters.read_text().splitlines()
-    pairs = (line.split(":", 1) for line in lines if line)
-    parameters = {key.strip(): value.strip() for key, value in pairs}
-    with (
-        grpc.insecure_channel(sanity.controller) as to_controller,
-        grpc.insecure_channel(sanity.node) as to_node,
-    ):
-        found = Driver(
-            csi_pb2_grpc.ControllerStub(to_controller),
-            csi_pb2_grpc.NodeStub(to_node),
-            parameters,
-        )
-        yield found
-        for volume_id in found.made:
-            found.controller.DeleteVolume(
-                csi_pb2.DeleteVolumeRequest(volume_id=volume_id)
-            )
-
-
-def refused(call: Any, request: Any) -> tuple[str, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    details = caught.value.details() or ""
-    assert details
-    assert "\n" not in details
-    assert PASSPHRASE not in details
-    return caught.value.code().name, details
+from tests.sanity.client import MODE
+from tests.sanity.client import PASSPHRASE
+from tests.sanity.client import Driver
+from tests.sanity.client import capability
+from tests.sanity.client import refused
 
 
 @pytest.mark.parametrize(
@@ -106,6 +38,9 @@ def refused(call: Any, request: Any) -> tuple[str, str]:
         ({"parameters": {"radosNamespace": "x"}}, "INVALID_ARGUMENT", "configured"),
         ({"parameters": {"dataPool": "nowhere"}}, "INVALID_ARGUMENT", "nowhere"),
         ({"parameters": {"imageFeatures": "journaling"}}, "INVALID_ARGUMENT", "journ"),
+        ({"mutable_parameters": {"iopz": "5"}}, "INVALID_ARGUMENT", "known are"),
+        ({"mutable_parameters": {"iops": "-1"}}, "INVALID_ARGUMENT", "iops"),
+        ({"volume_content_source": {}}, "INVALID_ARGUMENT", "neither"),
         ({"secrets": {}}, "UNAUTHENTICATED", "encryptionPassphrase"),
         ({"secrets": {"encryptionPassphrase": ""}}, "UNAUTHENTICATED", "empty"),
         ({"secrets": {"encryptionPassphrase": "a\0b"}}, "UNAUTHENTICATED", "NUL"),
@@ -183,11 +118,6 @@ def stage(
         "secrets": {"encryptionPassphrase": PASSPHRASE},
     }
     return csi_pb2.NodeStageVolumeRequest(**(given | change))
-
-
-@pytest.fixture(scope="module")
-def volume(driver: Driver) -> csi_pb2.Volume:
-    return driver.create()
 
 
 @pytest.mark.parametrize(

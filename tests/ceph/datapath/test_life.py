@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import rbd
 
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import PendingError
@@ -162,6 +163,41 @@ def test_a_grow_that_was_missed_is_made_at_the_next_open(
     assert opened.size == wanted
     assert volume.record().actual == wanted
     assert datapath.disk(volume).size() == wanted.count
+
+
+@pytest.mark.parametrize("mode", [EncryptionMode.KEYRING, EncryptionMode.NONE])
+def test_a_foreign_resize_is_mended(
+    datapath: Running, make_volume: MakeVolume, mode: EncryptionMode
+) -> None:
+    """Librbd hands it to the worker, which takes raw bytes for effective ones."""
+    volume = make_volume(mode)
+    content = secrets.token_bytes(BLOCK)
+    datapath.client.open(volume.request())
+    datapath.disk(volume).write(volume.record().actual.count - BLOCK, content)
+    with rbd.Image(volume.pool.ioctx, volume.name) as foreign:
+        foreign.resize(112 * MIB, allow_shrink=False)
+    shifted = volume.record().layout.reserve if mode.encrypted else 0
+    assert volume.raw_size() == 112 * MIB + shifted
+
+    for wanted in (EffectiveSize(64 * MIB), EffectiveSize(96 * MIB)):
+        volume.desire(wanted)
+        assert datapath.client.grow(volume.volume_id) == wanted
+        assert volume.raw_size() == volume.record().layout.raw(wanted).count
+        assert datapath.disk(volume).size() == wanted.count
+    assert datapath.disk(volume).read(64 * MIB - BLOCK) == content
+    assert datapath.disk(volume).read(96 * MIB - BLOCK) == bytes(BLOCK)
+
+
+def test_what_a_foreigner_added_before_is_left_alone(
+    datapath: Running, make_volume: MakeVolume
+) -> None:
+    """Whoever has the keys of an adopted image may have data there."""
+    volume = make_volume(EncryptionMode.PASSPHRASE)
+    with rbd.Image(volume.pool.ioctx, volume.name) as foreign:
+        foreign.resize(112 * MIB, allow_shrink=False)
+    datapath.client.open(volume.request())
+    assert datapath.client.grow(volume.volume_id) == EffectiveSize(64 * MIB)
+    assert volume.raw_size() == 112 * MIB
 
 
 def test_a_reader_is_a_watcher_and_cannot_write(

@@ -47,6 +47,22 @@ def reader(fs_type: str = "ext4") -> csi_pb2.VolumeCapability:
     return mount(fs_type, Mode.MULTI_NODE_READER_ONLY)
 
 
+def content(
+    source: csi_pb2.Volume | csi_pb2.Snapshot,
+) -> csi_pb2.VolumeContentSource:
+    kind = csi_pb2.VolumeContentSource
+    if isinstance(source, csi_pb2.Snapshot):
+        return kind(snapshot=kind.SnapshotSource(snapshot_id=source.snapshot_id))
+    return kind(volume=kind.VolumeSource(volume_id=source.volume_id))
+
+
+def size_of(source: csi_pb2.Volume | csi_pb2.Snapshot) -> int:
+    """Return the bytes that a clone has at least."""
+    if isinstance(source, csi_pb2.Snapshot):
+        return source.size_bytes
+    return source.capacity_bytes
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
     """What a call was refused with."""
@@ -118,6 +134,8 @@ class Controller(_Client):
         *,
         size: int = 64 * MIB,
         capability: csi_pb2.VolumeCapability | None = None,
+        source: csi_pb2.Volume | csi_pb2.Snapshot | None = None,
+        limits: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
     ) -> csi_pb2.Volume:
         request = csi_pb2.CreateVolumeRequest(
@@ -126,8 +144,75 @@ class Controller(_Client):
             volume_capabilities=[capability or mount()],
             parameters=self.parameters,
             secrets=secrets,
+            volume_content_source=None if source is None else content(source),
+            mutable_parameters=limits,
         )
         return self.stub.CreateVolume(request, timeout=timeout).volume
+
+    def clone(
+        self,
+        name: str,
+        secrets: Secrets,
+        source: csi_pb2.Volume | csi_pb2.Snapshot,
+        *,
+        size: int | None = None,
+        capability: csi_pb2.VolumeCapability | None = None,
+        timeout: float = TIMEOUT,
+    ) -> csi_pb2.Volume:
+        """Clone a volume or a snapshot, as large as that unless told otherwise."""
+        return self.create(
+            name,
+            secrets,
+            size=size or size_of(source),
+            capability=capability,
+            source=source,
+            timeout=timeout,
+        )
+
+    def modify(self, volume: csi_pb2.Volume, **limits: str) -> None:
+        request = csi_pb2.ControllerModifyVolumeRequest(
+            volume_id=volume.volume_id, mutable_parameters=limits
+        )
+        self.stub.ControllerModifyVolume(request, timeout=TIMEOUT)
+
+    def snapshot(
+        self,
+        volume: csi_pb2.Volume,
+        name: str,
+        secrets: Secrets | None = None,
+        timeout: float = TIMEOUT,
+    ) -> csi_pb2.Snapshot:
+        request = csi_pb2.CreateSnapshotRequest(
+            source_volume_id=volume.volume_id, name=name, secrets=secrets
+        )
+        return self.stub.CreateSnapshot(request, timeout=timeout).snapshot
+
+    def delete_snapshot(
+        self, snapshot: csi_pb2.Snapshot, timeout: float = TIMEOUT
+    ) -> None:
+        request = csi_pb2.DeleteSnapshotRequest(snapshot_id=snapshot.snapshot_id)
+        self.stub.DeleteSnapshot(request, timeout=timeout)
+
+    def get_snapshot(self, snapshot_id: str) -> csi_pb2.Snapshot:
+        request = csi_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
+        return self.stub.GetSnapshot(request, timeout=TIMEOUT).snapshot
+
+    def snapshots(self, volume: csi_pb2.Volume | None = None) -> list[csi_pb2.Snapshot]:
+        """List all snapshots, or those of one volume, page by page."""
+        found: list[csi_pb2.Snapshot] = []
+        request = csi_pb2.ListSnapshotsRequest(
+            max_entries=2, source_volume_id="" if volume is None else volume.volume_id
+        )
+        while True:
+            reply = self.stub.ListSnapshots(request, timeout=TIMEOUT)
+            found += [entry.snapshot for entry in reply.entries]
+            if not reply.next_token:
+                return found
+            request.starting_token = reply.next_token
+
+    def get(self, volume_id: str) -> csi_pb2.Volume:
+        request = csi_pb2.ControllerGetVolumeRequest(volume_id=volume_id)
+        return self.stub.ControllerGetVolume(request, timeout=TIMEOUT).volume
 
     def expand(self, volume: csi_pb2.Volume, size: int, secrets: Secrets) -> None:
         request = csi_pb2.ControllerExpandVolumeRequest(

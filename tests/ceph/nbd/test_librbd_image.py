@@ -226,6 +226,21 @@ def test_growing_is_effective_and_never_shrinks(
         assert raw.size() == 96 * MIB + HEADER
 
 
+def test_the_owner_of_the_lock_alone_shrinks(
+    lab: LabImages, target: ImageTarget
+) -> None:
+    image = LibrbdImage(lab.client(), target, load_specs(KEY))
+    with pytest.raises(InUseError, match="owner of its lock"):
+        image.shrink(32 * MIB)
+    image.acquire_lock()
+    with pytest.raises(SizeError, match="would not shrink"):
+        image.shrink(65 * MIB)
+    assert image.shrink(32 * MIB) == 32 * MIB
+    image.close()
+    with lab.raw(target) as raw:
+        assert raw.size() == 32 * MIB + HEADER
+
+
 def test_one_owner_at_a_time(lab: LabImages, target: ImageTarget) -> None:
     first = LibrbdImage(lab.client(), target, load_specs(KEY))
     second = LibrbdImage(lab.client(), target, load_specs(KEY))

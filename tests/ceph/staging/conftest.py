@@ -27,9 +27,12 @@ from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import VolumeInfo
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
+from tests.ceph.staging.clones import Clones
 from tests.ceph.staging.harness import SECRETS
 from tests.ceph.staging.harness import SIZE
 from tests.ceph.staging.harness import WRITER
@@ -60,10 +63,9 @@ def volumes(
     collector = Collector(connector, connections, clusters)
     made: list[VolumeId] = []
     provisioner = Volumes(
-        connector=connector,
-        connections=connections,
-        clusters=clusters,
+        places=Places(connector, connections, clusters),
         collector=collector,
+        secrets=SourceSecrets("rbdcrypt.csi.ceph.io", None, None),
     )
     yield provisioner, made
     for volume_id in made:
@@ -97,15 +99,13 @@ def create(volumes: tuple[Volumes, list[VolumeId]]) -> CreateVolume:
     return call
 
 
-@pytest.fixture
-def node(
-    clusters: Clusters,
-    connections: SharedConnections,
-    volumes: tuple[Volumes, list[VolumeId]],
+@contextlib.contextmanager
+def running_node(
+    clusters: Clusters, connections: SharedConnections, name: str
 ) -> Iterator[Node]:
-    """Give a node whose datapath runs; what is staged is closed in the end."""
+    """Run a node's datapath; what is staged is closed in the end."""
     directory = Path(tempfile.mkdtemp(prefix="staging-"))
-    given = Node(directory, clusters, connections)
+    given = Node(directory, clusters, connections, name)
     try:
         given.start_datapath()
         yield given
@@ -116,3 +116,30 @@ def node(
                 given.datapath.close(status.volume_id)
         given.stop_datapath()
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def clones(
+    connections: SharedConnections,
+    volumes: tuple[Volumes, list[VolumeId]],
+) -> Iterator[Clones]:
+    """Make clones; they are removed before the volumes, and after the nodes."""
+    made = Clones(connections)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def node(
+    clusters: Clusters, connections: SharedConnections, clones: Clones
+) -> Iterator[Node]:
+    with running_node(clusters, connections, "node-1") as given:
+        yield given
+
+
+@pytest.fixture
+def other_node(
+    clusters: Clusters, connections: SharedConnections, clones: Clones
+) -> Iterator[Node]:
+    with running_node(clusters, connections, "node-2") as given:
+        yield given

@@ -75,9 +75,14 @@ class Node:
     """A node's calls with short arguments; `restart` replaces the service."""
 
     def __init__(
-        self, directory: Path, clusters: Clusters, connections: SharedConnections
+        self,
+        directory: Path,
+        clusters: Clusters,
+        connections: SharedConnections,
+        name: str = "node-1",
     ) -> None:
         self.directory = directory
+        self.name = name
         self.datapath = Datapath(directory / "datapath" / "socket")
         self.states = directory / "states"
         self.staging = directory / "staging"
@@ -100,7 +105,7 @@ class Node:
             datapath=self.datapath,
             secrets=None,
             state_dir=self.states,
-            node_id="node-1",
+            node_id=self.name,
             boot_id=boot_id,
             device_method="auto",
         )

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.flattening import FlattenPolicy
 from csi_driver.domain.parameters import DEFAULT_FEATURES
 from csi_driver.domain.parameters import KNOWN
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.domain.parameters import VolumeParameters
+from csi_driver.domain.parameters import check_snapshot_parameters
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.parameters import parse_secret_ref
 from csi_driver.domain.sizes import MIB
@@ -46,6 +48,7 @@ def test_everything_that_can_be_said() -> None:
         "stripeCount": "4",
         "mkfsOptions": "-m 0",
         "encrypted": "true",
+        "flattenPolicy": "depth",
         "passphraseSecretName": "s",
         "passphraseSecretNamespace": "n",
         "csi.storage.k8s.io/fstype": "xfs",
@@ -63,7 +66,13 @@ def test_everything_that_can_be_said() -> None:
         encrypted=True,
         secret=SecretRef("n", "s"),
         pv_name="pvc-1",
+        flatten_policy=FlattenPolicy.DEPTH,
     )
+
+
+def test_an_unknown_flatten_policy_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidRequestError, match="never, depth, always"):
+        parse_parameters({**LEAST, "flattenPolicy": "sometimes"})
 
 
 @given(st.text().filter(lambda name: name not in {*KNOWN, *METADATA}))
@@ -179,3 +188,22 @@ def test_a_secret_is_named_whole_or_not_at_all() -> None:
     for half in ("passphraseSecretName", "passphraseSecretNamespace"):
         with pytest.raises(InvalidRequestError, match="together"):
             parse_secret_ref({half: "x"})
+
+
+def test_a_snapshot_class_may_carry_the_snapshotter_s_metadata() -> None:
+    check_snapshot_parameters({})
+    check_snapshot_parameters(
+        {
+            "csi.storage.k8s.io/volumesnapshot/name": "mine",
+            "csi.storage.k8s.io/volumesnapshot/namespace": "team",
+            "csi.storage.k8s.io/volumesnapshotcontent/name": "snapcontent-1",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["clusterID", "encrypted", "csi.storage.k8s.io/pv/name", ""]
+)
+def test_a_snapshot_class_has_no_parameters(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"'{name}'"):
+        check_snapshot_parameters({name: "x"})

@@ -11,6 +11,8 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
+from csi_driver.provisioning.places import Places
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from tests.unit.provisioning.worlds import SECRET
 from tests.unit.provisioning.worlds import FakeWorld
@@ -47,11 +49,9 @@ class Connections:
 
 def volumes(world: FakeWorld, connections: Connections, secrets: Secrets) -> Volumes:
     return Volumes(
-        connector=connections,
-        connections=world.shared,
-        clusters=world.clusters,
+        places=Places(connections, world.shared, world.clusters),
         collector=world.collector,
-        secrets=secrets,
+        secrets=SourceSecrets("rbdcrypt.csi.ceph.io", secrets, None),
     )
 
 

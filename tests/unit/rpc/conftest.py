@@ -19,14 +19,21 @@ import pytest
 from csi_driver.domain.access import Capability
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.ids import Location
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.limits import NO_LIMITS
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.observability import logs
 from csi_driver.provisioning.requests import Capacity
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import Expansion
+from csi_driver.provisioning.requests import SnapshotInfo
+from csi_driver.provisioning.requests import SnapshotPage
+from csi_driver.provisioning.requests import SnapshotRequest
+from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.provisioning.requests import VolumePage
 from csi_driver.rpc.controller import Controller
@@ -43,12 +50,17 @@ from csi_driver.staging.requests import PublishRequest
 from csi_driver.staging.requests import StageRequest
 from csi_driver.staging.requests import Usage
 
+CREATED = 1_700_000_000_123_456_789
+"""When every snapshot was taken, in nanoseconds since 1970."""
+
 
 class MemoryProvisioner:
-    """Volumes in a dictionary; `before` runs first in every call."""
+    """Volumes and snapshots in dictionaries; `before` runs first in every call."""
 
     def __init__(self) -> None:
         self.volumes: dict[str, VolumeInfo] = {}
+        self.snapshots: dict[str, SnapshotInfo] = {}
+        self.taken = 0
         self.asked: list[Any] = []
         self.before: Callable[[], None] = lambda: None
 
@@ -63,12 +75,20 @@ class MemoryProvisioner:
         if present is None:
             image = f"{len(self.volumes):x}abc"
             volume_id = VolumeId(Location("memory", 1), image)
-            present = VolumeInfo(volume_id, size, {"encryption": "keyring"})
+            self._require(request.source)
+            context = {"encryption": "keyring"}
+            present = VolumeInfo(volume_id, size, context, source=request.source)
             self.volumes[request.name] = present
         if present.size != size:
             message = f"volume {request.name!r} has {present.size}"
             raise AlreadyExistsError(message)
         return present
+
+    def _require(self, source: Source | None) -> None:
+        if isinstance(source, SnapshotId):
+            self.get_snapshot(source)
+        elif source is not None:
+            self.get(source)
 
     def delete(self, volume_id: VolumeId) -> None:
         self._enter(volume_id)
@@ -89,6 +109,59 @@ class MemoryProvisioner:
     def list(self, token: str, limit: int) -> VolumePage:
         self._enter((token, limit))
         return VolumePage(tuple(self.volumes.values())[: limit or None], "")
+
+    def modify(self, volume_id: VolumeId, mutable: Mapping[str, str]) -> None:
+        NO_LIMITS.changed_by(mutable)
+        self.get(volume_id)
+        self.asked.append(mutable)
+
+    def create_snapshot(self, request: SnapshotRequest) -> SnapshotInfo:
+        self._enter(request)
+        size = self.get(request.volume).size
+        present = self.snapshots.get(request.name)
+        if present is None:
+            self.taken += 1
+            snapshot_id = SnapshotId(request.volume, self.taken)
+            present = SnapshotInfo(snapshot_id, size, CREATED)
+            self.snapshots[request.name] = present
+        if present.snapshot_id.volume != request.volume:
+            message = f"snapshot {request.name!r} is one of another volume"
+            raise AlreadyExistsError(message)
+        return present
+
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        self._enter(snapshot_id)
+        self.snapshots = {
+            name: info
+            for name, info in self.snapshots.items()
+            if info.snapshot_id != snapshot_id
+        }
+
+    def get_snapshot(self, snapshot_id: SnapshotId) -> SnapshotInfo:
+        self._enter(snapshot_id)
+        for info in self.snapshots.values():
+            if info.snapshot_id == snapshot_id:
+                return info
+        message = f"no snapshot {snapshot_id}"
+        raise NotFoundError(message)
+
+    def list_snapshots(
+        self, token: str, limit: int, volume: VolumeId | None = None
+    ) -> SnapshotPage:
+        self._enter((token, limit, volume))
+        if token and not token.isdecimal():
+            message = f"starting_token {token!r} was not given out by this driver"
+            raise PendingError(message)
+        found = [
+            info
+            for info in self.snapshots.values()
+            if volume in {None, info.snapshot_id.volume}
+        ]
+        begin = int(token or 0)
+        end = begin + limit if limit else len(found)
+        return SnapshotPage(
+            tuple(found[begin:end]), str(end) if end < len(found) else ""
+        )
 
     def expand(self, volume_id: VolumeId, capacity: CapacityRange) -> Expansion:
         self.get(volume_id)

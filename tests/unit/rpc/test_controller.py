@@ -75,11 +75,10 @@ def test_create_passes_everything_on_and_reports_the_rounded_size(serving: Any) 
             "stale blocks",
         ),
         ({"volume_capabilities": [capability(fs_type="btrfs")]}, "ext4, xfs"),
-        (
-            {"volume_content_source": {"volume": {"volume_id": "v1:a:1::b"}}},
-            "volume_content_source is not offered",
-        ),
-        ({"mutable_parameters": {"a": "b"}}, "MODIFY_VOLUME"),
+        ({"volume_content_source": {}}, "neither snapshot nor volume"),
+        ({"volume_content_source": {"volume": {}}}, "volume_id is missing"),
+        ({"volume_content_source": {"snapshot": {}}}, "snapshot_id is missing"),
+        ({"mutable_parameters": {"a": "x" * 4096}}, "mutable_parameters has 4097"),
         ({"parameters": {"a": "x" * 4096}}, "4 KiB|4097 bytes"),
         ({"capacity_range": {"required_bytes": -1}}, "negative"),
         ({"capacity_range": {}}, "neither"),
@@ -144,6 +143,10 @@ def test_every_volume_id_has_to_be_there(serving: Any) -> None:
             csi_pb2.ControllerExpandVolumeRequest(capacity_range={"required_bytes": 1}),  # type: ignore[arg-type]  # a dict does too
         ),
         (
+            serving.controller.ControllerModifyVolume,
+            csi_pb2.ControllerModifyVolumeRequest(mutable_parameters={"iops": "1"}),
+        ),
+        (
             serving.controller.ValidateVolumeCapabilities,
             csi_pb2.ValidateVolumeCapabilitiesRequest(
                 volume_capabilities=[capability()]
@@ -170,9 +173,23 @@ def test_unknown_ids_are_not_found(serving: Any, text: str) -> None:
             ),
         ),
         (
+            serving.controller.ControllerModifyVolume,
+            csi_pb2.ControllerModifyVolumeRequest(
+                volume_id=text, mutable_parameters={"iops": "1"}
+            ),
+        ),
+        (
             serving.controller.ValidateVolumeCapabilities,
             csi_pb2.ValidateVolumeCapabilitiesRequest(
                 volume_id=text, volume_capabilities=[capability()]
+            ),
+        ),
+        (
+            serving.controller.ValidateVolumeCapabilities,
+            csi_pb2.ValidateVolumeCapabilitiesRequest(
+                volume_id=text,
+                volume_capabilities=[capability()],
+                mutable_parameters={"iopz": "5"},
             ),
         ),
         (
@@ -192,6 +209,7 @@ def test_validate_confirms_what_it_was_asked(serving: Any) -> None:
         volume_capabilities=[capability(), capability("MULTI_NODE_READER_ONLY")],
         volume_context=made.volume_context,
         parameters={"pool": "rbd"},
+        mutable_parameters={"iops": "500", "bandwidth": "100Mi"},
     )
     reply = serving.controller.ValidateVolumeCapabilities(request)
     assert not reply.message
@@ -200,6 +218,7 @@ def test_validate_confirms_what_it_was_asked(serving: Any) -> None:
     )
     assert reply.confirmed.volume_context == request.volume_context
     assert reply.confirmed.parameters == request.parameters
+    assert reply.confirmed.mutable_parameters == request.mutable_parameters
 
 
 @pytest.mark.parametrize(
@@ -210,9 +229,10 @@ def test_validate_confirms_what_it_was_asked(serving: Any) -> None:
             "ReadWriteMany",
         ),
         ({"volume_capabilities": [capability(fs_type="btrfs")]}, "btrfs"),
-        ({"mutable_parameters": {"a": "b"}}, "MODIFY_VOLUME"),
+        ({"mutable_parameters": {"iopz": "5"}}, "iopz"),
+        ({"mutable_parameters": {"iops": "-1"}}, "iops"),
     ],
-    ids=["mode", "filesystem", "mutable parameters"],
+    ids=["mode", "filesystem", "unknown mutable", "senseless mutable"],
 )
 def test_validate_says_no_in_a_message(
     serving: Any, asked: dict[str, Any], text: str
@@ -269,6 +289,37 @@ def test_expand_replies_with_the_request_to_the_byte(serving: Any) -> None:
     assert reply.node_expansion_required
 
 
+def test_modify_passes_on_what_is_named(serving: Any) -> None:
+    made = serving.controller.CreateVolume(create()).volume
+    request = csi_pb2.ControllerModifyVolumeRequest(
+        volume_id=made.volume_id, mutable_parameters={"bandwidth": "1Mi"}
+    )
+    serving.controller.ControllerModifyVolume(request)
+    assert serving.provisioner.asked[-1] == {"bandwidth": "1Mi"}
+
+
+@pytest.mark.parametrize(
+    ("mutable", "text"),
+    [
+        ({}, "mutable_parameters is missing"),
+        ({"iopz": "5"}, "iopz"),
+        ({"iops": "many"}, "iops"),
+        ({"iops": "x" * 4096}, "mutable_parameters has 4100 bytes"),
+    ],
+    ids=["none", "unknown", "senseless", "large"],
+)
+def test_modify_refuses_what_is_not_understood(
+    serving: Any, mutable: dict[str, str], text: str
+) -> None:
+    made = serving.controller.CreateVolume(create()).volume
+    request = csi_pb2.ControllerModifyVolumeRequest(
+        volume_id=made.volume_id, mutable_parameters=mutable
+    )
+    code, message = refused(serving.controller.ControllerModifyVolume, request)
+    assert code == "INVALID_ARGUMENT"
+    assert text in message
+
+
 def test_capabilities_are_those_offered(serving: Any) -> None:
     found = serving.controller.ControllerGetCapabilities(
         csi_pb2.ControllerGetCapabilitiesRequest()
@@ -281,11 +332,6 @@ def test_capabilities_are_those_offered(serving: Any) -> None:
     [
         "ControllerPublishVolume",
         "ControllerUnpublishVolume",
-        "CreateSnapshot",
-        "DeleteSnapshot",
-        "ListSnapshots",
-        "GetSnapshot",
-        "ControllerModifyVolume",
         "ControllerGetVolumeHealth",
         "ControllerListVolumeHealth",
     ],

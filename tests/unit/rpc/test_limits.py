@@ -106,6 +106,69 @@ def test_create_is_guarded_by_its_name(serving: Any, gate: Gate) -> None:
     assert first.result().volume.volume_id
 
 
+def snapshot(volume_id: str, name: str) -> csi_pb2.CreateSnapshotRequest:
+    return csi_pb2.CreateSnapshotRequest(source_volume_id=volume_id, name=name)
+
+
+def test_a_snapshot_is_guarded_by_its_name_and_volume(serving: Any, gate: Gate) -> None:
+    made = serving.controller.CreateVolume(create("pvc-1")).volume.volume_id
+    other = serving.controller.CreateVolume(create("pvc-2")).volume.volume_id
+    serving.provisioner.before = gate
+    take = serving.controller.CreateSnapshot
+    first = take.future(snapshot(made, "pvc-3"))
+    assert gate.entered.acquire(timeout=10)
+    assert code_of(lambda: take(snapshot(made, "pvc-3"))) == "ABORTED"
+    assert len(serving.server.in_flight.keys()) == 1
+    serving.provisioner.before = lambda: None
+    take(snapshot(made, "snap-2"))
+    take(snapshot(other, "snap-3"))
+    serving.controller.CreateVolume(create("pvc-3"))  # a volume's name is no snapshot's
+    serving.controller.ListSnapshots(csi_pb2.ListSnapshotsRequest())
+    gate.open.set()
+    assert first.result().snapshot.snapshot_id
+    assert not serving.server.in_flight.keys()
+
+
+def test_deleting_a_snapshot_is_guarded_by_its_id(serving: Any, gate: Gate) -> None:
+    serving.provisioner.before = gate
+    delete_snapshot = serving.controller.DeleteSnapshot
+    one = csi_pb2.DeleteSnapshotRequest(snapshot_id="s1:memory:1::abc:1")
+    two = csi_pb2.DeleteSnapshotRequest(snapshot_id="s1:memory:1::abc:2")
+    first = delete_snapshot.future(one)
+    assert gate.entered.acquire(timeout=10)
+    assert code_of(lambda: delete_snapshot(one)) == "ABORTED"
+    serving.provisioner.before = lambda: None
+    delete_snapshot(two)
+    serving.controller.DeleteVolume(delete(ID))
+    get = csi_pb2.GetSnapshotRequest(snapshot_id=one.snapshot_id)
+    assert code_of(lambda: serving.controller.GetSnapshot(get)) == "NOT_FOUND"
+    gate.open.set()
+    first.result()
+
+
+def test_modifying_is_guarded_like_any_change_of_the_volume(
+    serving: Any, gate: Gate
+) -> None:
+    serving.provisioner.before = gate
+    first = serving.controller.DeleteVolume.future(delete(ID))
+    assert gate.entered.acquire(timeout=10)
+    modify = csi_pb2.ControllerModifyVolumeRequest(
+        volume_id=ID, mutable_parameters={"iops": "1"}
+    )
+    call = serving.controller.ControllerModifyVolume
+    assert code_of(lambda: call(modify)) == "ABORTED"
+    gate.open.set()
+    first.result()
+    assert code_of(lambda: call(modify)) == "NOT_FOUND"
+
+
+def test_a_field_that_is_missing_guards_nothing(serving: Any) -> None:
+    for request in (snapshot("", "snap-1"), snapshot(ID, "")):
+        call = serving.controller.CreateSnapshot
+        assert code_of(lambda: call(request)) == "INVALID_ARGUMENT"  # noqa: B023  # called at once
+    assert not serving.server.in_flight.keys()
+
+
 def test_a_call_gives_up_at_its_deadline_and_its_guard_stays(
     serving: Any, gate: Gate
 ) -> None:

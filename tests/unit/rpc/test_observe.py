@@ -15,6 +15,8 @@ from csi_driver.rpc.scrub import scrub
 from csi_driver.rpc.stubs import csi_pb2
 
 MODE = csi_pb2.VolumeCapability.AccessMode
+ID = "v1:memory:1::abc"
+SNAPSHOT = "s1:memory:1::abc:1"
 CANARY = "canary-7f3a\\'\"\tpassphrase"
 
 
@@ -54,6 +56,49 @@ def test_a_call_leaves_one_line_with_its_request_and_no_secret(serving: Any) -> 
         "encryptionPassphrase": "***",
         "userID": "***",
     }
+    assert "canary" not in serving.log.getvalue()
+
+
+SECRETS = {"encryptionPassphrase": CANARY, "sourceEncryptionPassphrase": CANARY}
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "subject"),
+    [
+        (
+            "CreateSnapshot",
+            {"source_volume_id": ID, "name": "snap-1"},
+            {"volume": ID, "snapshot": "snap-1"},
+        ),
+        ("DeleteSnapshot", {"snapshot_id": SNAPSHOT}, {"snapshot": SNAPSHOT}),
+        ("GetSnapshot", {"snapshot_id": SNAPSHOT}, {"snapshot": SNAPSHOT}),
+        (
+            "ListSnapshots",
+            {"snapshot_id": SNAPSHOT, "source_volume_id": ID},
+            {"volume": ID, "snapshot": SNAPSHOT},
+        ),
+        ("ListSnapshots", {}, {}),
+        (
+            "ControllerModifyVolume",
+            {"volume_id": ID, "mutable_parameters": {"iops": "1"}},
+            {"volume": ID},
+        ),
+    ],
+    ids=["create", "delete", "get", "list one", "list all", "modify"],
+)
+def test_snapshot_calls_are_logged_by_their_subject_without_secrets(
+    serving: Any, method: str, given: dict[str, Any], subject: dict[str, str]
+) -> None:
+    serving.provisioner.before = raiser(ValueError(f"cannot parse {CANARY!r}"))
+    request = getattr(csi_pb2, f"{method}Request")(**given, secrets=SECRETS)
+    with pytest.raises(grpc.RpcError):
+        getattr(serving.controller, method)(request)
+    (line,) = (line for line in serving.lines() if line["event"] == "call")
+    assert line["rpc"] == method
+    assert line["code"] == "INTERNAL"
+    shown = {key: line[key] for key in ("volume", "snapshot") if key in line}
+    assert shown == subject
+    assert line["request"]["secrets"] == dict.fromkeys(SECRETS, "***")
     assert "canary" not in serving.log.getvalue()
 
 

@@ -21,6 +21,7 @@ CODES = {
     "AlreadyExistsError": "ALREADY_EXISTS",
     "PendingError": "ABORTED",
     "ConflictError": "ABORTED",
+    "CancelledError": "ABORTED",
     "PreconditionError": "FAILED_PRECONDITION",
     "InUseError": "FAILED_PRECONDITION",
     "AlreadyLoadedError": "FAILED_PRECONDITION",

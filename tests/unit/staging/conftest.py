@@ -17,8 +17,10 @@ from csi_driver.domain.clusters import OwnedPool
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.connections import SharedConnections
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import VolumeInfo
+from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from csi_driver.staging.opening import Opener
 from csi_driver.testing.ceph_fake import FakeConnector
@@ -61,10 +63,9 @@ def create(
     connector = FakeConnector(store)
     collector = Collector(connector, connections, clusters)
     provisioner = Volumes(
-        connector=connector,
-        connections=connections,
-        clusters=clusters,
+        places=Places(connector, connections, clusters),
         collector=collector,
+        secrets=SourceSecrets("rbdcrypt.csi.ceph.io", None, None),
     )
 
     def call(

@@ -81,6 +81,9 @@ class Tools:
         self._note("mount")
         self.options = options
 
+    def unmount(self, path: Path) -> None:
+        self._note("unmount")
+
 
 class World:
     """One volume, its record and the tools."""
@@ -94,26 +97,36 @@ class World:
         with self._connections.pool_at(self._volume.volume_id.location) as pool:
             return read_record(pool, self._volume.volume_id.image_id)
 
-    def set_state(self, state: FilesystemState) -> None:
+    def set_state(self, state: FilesystemState, *, recovered: bool = True) -> None:
         with self._connections.pool_at(self._volume.volume_id.location) as pool:
             change_record(
                 pool,
                 self._volume.volume_id.image_id,
-                lambda record: dataclasses.replace(record, filesystem=state),
+                lambda record: dataclasses.replace(
+                    record, filesystem=state, recovered=recovered
+                ),
             )
 
     def settle(
         self, capability: Capability = WRITER, *, read_only: bool = False
     ) -> Filesystem | None:
-        place = content.Place(
+        place = self._place(capability, read_only=read_only)
+        with self._connections.pool_at(self._volume.volume_id.location) as pool:
+            return content.settle(pool, place)
+
+    def recover(self, capability: Capability) -> None:
+        place = self._place(capability, read_only=False)
+        with self._connections.pool_at(self._volume.volume_id.location) as pool:
+            content.recover(pool, place)
+
+    def _place(self, capability: Capability, *, read_only: bool) -> content.Place:
+        return content.Place(
             self._volume.volume_id.image_id,
             Path("/dev/null"),
             Path("/staging"),
             capability,
             read_only,
         )
-        with self._connections.pool_at(self._volume.volume_id.location) as pool:
-            return content.settle(pool, place)
 
     @property
     def names(self) -> list[str]:
@@ -134,6 +147,7 @@ def world(
     for name in ("probe", "make", "check", "grow_unmounted", "grow_mounted"):
         monkeypatch.setattr(filesystems, name, getattr(made.tools, name))
     monkeypatch.setattr(mounts, "mount_device", made.tools.mount_device)
+    monkeypatch.setattr(mounts, "unmount", made.tools.unmount)
     return made
 
 
@@ -214,20 +228,77 @@ def test_a_reader_changes_nothing(world: World) -> None:
     flags = dataclasses.replace(WRITER, mount_flags=("noatime",))
     world.settle(flags, read_only=True)
     assert world.names == ["probe", "mount"]
-    assert world.tools.options == MountOptions(("noatime",), read_only=True)
+    assert world.tools.options == MountOptions(
+        ("noatime",), read_only=True, no_uuid=True
+    )
 
 
-@pytest.mark.parametrize(
-    ("state", "copied"),
-    [(FilesystemState.XFS, False), (FilesystemState.FOREIGN, True)],
-)
-def test_an_adopted_filesystem_may_share_its_uuid(
-    world: World, state: FilesystemState, copied: bool
-) -> None:
+@pytest.mark.parametrize("state", [FilesystemState.XFS, FilesystemState.FOREIGN])
+def test_a_filesystem_may_share_its_uuid(world: World, state: FilesystemState) -> None:
     world.set_state(state)
     world.tools.found = Signature("xfs", None, None)
     world.settle(dataclasses.replace(WRITER, filesystem=None))
-    assert world.tools.options.no_uuid is copied
+    assert world.tools.options.no_uuid
+
+
+@pytest.mark.parametrize("capability", [WRITER, BLOCK])
+def test_a_writable_first_stage_recovers_a_clone(
+    world: World, capability: Capability
+) -> None:
+    world.set_state(FilesystemState.EXT4, recovered=False)
+    world.tools.found = Signature("ext4", None, None)
+    world.tools.failing = "check"
+    if not capability.block:
+        with pytest.raises(PreconditionError, match="check failed"):
+            world.settle(capability)
+        assert not world.record().recovered
+    world.tools.failing = ""
+    world.settle(capability)
+    assert world.record().recovered
+
+
+@pytest.mark.parametrize(
+    ("state", "capability", "expected"),
+    [
+        (FilesystemState.EXT4, WRITER, ["probe", "check", "grow unmounted"]),
+        (
+            FilesystemState.XFS,
+            XFS,
+            [
+                *("probe", "check", "grow unmounted"),
+                *("mount", "grow mounted", "unmount"),
+            ],
+        ),
+        (FilesystemState.NONE, WRITER, ["probe"]),
+        (FilesystemState.EXT4, BLOCK, []),
+        (FilesystemState.RAW, BLOCK, []),
+    ],
+)
+def test_what_a_clone_needs_before_it_is_only_read(
+    world: World,
+    state: FilesystemState,
+    capability: Capability,
+    expected: list[str],
+) -> None:
+    """Mounted or not, nothing stays mounted, and no flag of the user counts."""
+    world.set_state(state, recovered=False)
+    if state not in {FilesystemState.NONE, FilesystemState.RAW}:
+        world.tools.found = Signature(state.value, None, None)
+    flags = () if capability.block else ("norecovery",)
+    world.recover(dataclasses.replace(capability, mount_flags=flags))
+    assert world.names == expected
+    assert world.tools.options.flags == ()
+    assert world.record().filesystem is state
+    assert not world.record().recovered
+
+
+def test_a_clone_that_a_flag_makes_read_only(world: World) -> None:
+    world.set_state(FilesystemState.XFS, recovered=False)
+    world.tools.found = Signature("xfs", None, None)
+    world.settle(dataclasses.replace(XFS, mount_flags=("ro",)))
+    assert world.names[3:] == ["mount", "grow mounted", "unmount", "mount"]
+    assert not world.tools.options.writable
+    assert world.record().recovered
 
 
 def test_what_a_flag_makes_read_only_is_not_grown_mounted(world: World) -> None:

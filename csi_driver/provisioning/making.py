@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a CreateVolume with a source to the clone: begun, gone on with, or found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import RecordError
+from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
+from csi_driver.images.directory import Directory
+from csi_driver.images.port import Pool
+from csi_driver.images.records import find_record
+from csi_driver.keys.inheritance import Inheritance
+from csi_driver.keys.material import parse_key_source
+from csi_driver.provisioning import children
+from csi_driver.provisioning.blueprints import Blueprint
+from csi_driver.provisioning.cloning import ClonedVolume
+from csi_driver.provisioning.cloning import ResumedClone
+from csi_driver.provisioning.creation import Creation
+from csi_driver.provisioning.keys_in_advance import KeysInAdvance
+from csi_driver.provisioning.keys_in_advance import KeysOfRecord
+from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.plan import Checked
+from csi_driver.provisioning.plan import Plan
+from csi_driver.provisioning.plan import make_clone_plan
+from csi_driver.provisioning.plan import plan_as_made
+from csi_driver.provisioning.requests import CreateRequest
+from csi_driver.provisioning.source_keys import open_source
+from csi_driver.provisioning.source_secrets import SourceSecrets
+from csi_driver.provisioning.sources import find_source
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Making:
+    """One CreateVolume with a source, on a Rados instance of its own."""
+
+    pool: Pool
+    request: CreateRequest
+    asked: Checked
+    secrets: Mapping[str, str] = dataclasses.field(repr=False)
+
+    def clone(self, elsewhere: SourceSecrets, patience: LockPatience) -> Record:
+        """Return the clone's record in `ready`; errors as `Creation.run` and below.
+
+        What an equal call made needs no source any more.
+        """
+        present = self._present()
+        if present is None:
+            return self._new(elsewhere, patience)
+        plan = plan_as_made(self.request, self.asked, present)
+        plan.require_same(present)
+        if present.state is VolumeState.READY:
+            return present
+        with _keys_of(present, self.secrets) as keys:
+            return self._run(ResumedClone(self.pool, plan, keys), patience)
+
+    def _new(self, elsewhere: SourceSecrets, patience: LockPatience) -> Record:
+        asked = self.request.source
+        if asked is None:
+            message = "a clone without a source"
+            raise RecordError(message)
+        source = find_source(self.pool, asked)
+        plan = make_clone_plan(self.request, self.asked, source)
+        with contextlib.ExitStack() as wiping:
+            keys = None
+            if plan.mode.encrypted:
+                inherited = open_source(source, self.secrets, elsewhere)
+                wiping.enter_context(inherited)
+                keys = wiping.enter_context(new_keys(plan, self.secrets, inherited))
+            children.settle(source.pool, source.record.image_id, patience)
+            return self._run(ClonedVolume(self.pool, plan, source, keys), patience)
+
+    def _run(self, blueprint: Blueprint, patience: LockPatience) -> Record:
+        return Creation(self.pool, blueprint, patience).run()
+
+    def _present(self) -> Record | None:
+        """Return the record of what has the name already, unless it is deleted."""
+        entry = Directory(self.pool).find(self.asked.name)
+        if entry is None or not entry.image_id:
+            return None
+        try:
+            record = find_record(self.pool, entry.image_id)
+        except NotFoundError:
+            return None
+        begun = {VolumeState.CREATING, VolumeState.READY}
+        return record if record and record.state in begun else None
+
+
+def new_keys(
+    plan: Plan, secrets: Mapping[str, str], inherited: Inheritance | None = None
+) -> contextlib.AbstractContextManager[KeysInAdvance | None]:
+    """Return fresh keys for a volume, None for a plaintext one."""
+    if not plan.mode.encrypted:
+        return contextlib.nullcontext()
+    return KeysInAdvance(parse_key_source(secrets), plan.layout, inherited)
+
+
+def _keys_of(
+    record: Record, secrets: Mapping[str, str]
+) -> contextlib.AbstractContextManager[KeysOfRecord | None]:
+    if not record.mode.encrypted:
+        return contextlib.nullcontext()
+    return KeysOfRecord(record, parse_key_source(secrets))

@@ -169,3 +169,13 @@ def damaged_record(error: str) -> Finding:
 def requires_attention(found: tuple[Finding, ...]) -> bool:
     """Tell whether anything is wrong."""
     return any(each.wrong for each in found)
+
+
+def image_gone(error: str) -> Finding:
+    """Return the finding for a directory entry without its image."""
+    return Finding(
+        "image-gone",
+        f"the directory names an image that is no volume: {error}",
+        "it was removed, or lost its record, by other means; nothing of it is left"
+        " to check",
+    )

@@ -109,6 +109,9 @@ class Keys:
 @contextlib.contextmanager
 def unlocked(record: Record, secrets: Mapping[str, str]) -> Iterator[Keys]:
     """Lend the keys of a volume; SecretError for a Secret that is not its own."""
+    if record.mode.encrypted and not secrets:
+        message = f"volume {record.name!r} is encrypted, and no Secret was given"
+        raise SecretError(message)
     match record.mode:
         case EncryptionMode.NONE:
             yield Keys(record, {})

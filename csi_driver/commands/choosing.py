@@ -94,7 +94,7 @@ class SecretSource:
         reference = parse_reference(self.reference)
         if reference is None:
             return {}
-        reader = composition.secret_reader(settings)
+        reader = composition.kubernetes_api(settings)
         if reader is None:
             message = (
                 f"Secret {reference} cannot be read: no Kubernetes API server is"

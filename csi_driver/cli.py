@@ -8,15 +8,14 @@ within a second does not load what a node needs, and `version` loads nothing.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 from typing import Final
 from typing import NoReturn
 
 import typer
 
+from csi_driver.commands.by_hand import volume
 from csi_driver.commands.options import taking
 from csi_driver.domain.errors import DriverError
-from csi_driver.settings import ClusterSettings
 from csi_driver.settings import ControllerSettings
 from csi_driver.settings import DatapathSettings
 from csi_driver.settings import NodeSettings
@@ -30,11 +29,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-volume = typer.Typer(
-    help="Look at volumes and take over images, by hand.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(volume, name="volume")
@@ -73,56 +67,6 @@ def version() -> None:
     from csi_driver.commands import service
 
     print(service.version())
-
-
-@volume.command("list")
-@taking(ClusterSettings)
-def list_volumes(
-    settings: ClusterSettings,
-    output: Annotated[
-        str,
-        typer.Option(help="table or json", metavar="FORMAT"),
-    ] = "table",
-) -> None:
-    """List the volumes of all configured pools."""
-    from csi_driver.commands import volumes as command
-
-    print(command.list_volumes(settings, command.parse_output(output)))
-
-
-@volume.command("adopt")
-@taking(ClusterSettings)
-def adopt_image(
-    settings: ClusterSettings,
-    *,
-    image: Annotated[str, typer.Argument(help="name of the image")],
-    cluster: Annotated[str, typer.Option(help="its clusterID")],
-    pool: Annotated[str, typer.Option(help="its pool")],
-    namespace: Annotated[str, typer.Option(help="its RADOS namespace")] = "",
-    name: Annotated[str, typer.Option(help="the volume's name, if another")] = "",
-    secret: Annotated[
-        str,
-        typer.Option(help="Secret with its passphrases", metavar="NAMESPACE/NAME"),
-    ] = "",
-    block: Annotated[
-        bool,
-        typer.Option("--block", help="a raw block volume, no filesystem"),
-    ] = False,
-) -> None:
-    """Make a volume of an image that others made; print its PersistentVolume."""
-    from csi_driver.commands import volumes as command
-
-    asked = command.Adoption(image_name=image, name=name, block=block)
-    print(
-        command.adopt_image(
-            settings,
-            cluster=cluster,
-            pool=pool,
-            namespace=namespace,
-            asked=asked,
-            secret=secret,
-        ),
-    )
 
 
 def main() -> None:

@@ -51,17 +51,22 @@ def kubernetes_api(settings: ClusterSettings) -> KubernetesApi | None:
     return KubernetesApi(settings.kubeconfig)
 
 
+def collector(storage: Ceph) -> Collector:
+    """Return a collector, which is not started."""
+    return Collector(storage.connector, storage.connections, storage.clusters)
+
+
 def provisioning(settings: ClusterSettings) -> Provisioning:
     """Put the controller's work together."""
     storage = ceph(settings)
-    collector = Collector(storage.connector, storage.connections, storage.clusters)
+    collecting = collector(storage)
     kubernetes = kubernetes_api(settings)
     volumes = Volumes(
         places=Places(storage.connector, storage.connections, storage.clusters),
-        collector=collector,
+        collector=collecting,
         secrets=SourceSecrets(settings.driver_name, kubernetes, kubernetes),
     )
-    return Provisioning(volumes, collector)
+    return Provisioning(volumes, collecting)
 
 
 def stager(settings: NodeSettings) -> NodeStager:

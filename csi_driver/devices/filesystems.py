@@ -18,12 +18,12 @@ from typing import Final
 
 from csi_driver.devices import commands
 from csi_driver.devices import mkfs_options
-from csi_driver.devices import superblock
 from csi_driver.devices.stats import device_size
-from csi_driver.devices.superblock import Superblock
+from csi_driver.domain import superblock
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnsupportedError
+from csi_driver.domain.superblock import Superblock
 
 FILESYSTEMS: Final = ("ext4", "xfs")
 

@@ -3,23 +3,16 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 from typing import Final
 from typing import NoReturn
 
-import rbd
-
 from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.errors import AlreadyLoadedError
-from csi_driver.domain.errors import CancelledError
-from csi_driver.domain.errors import InUseError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.images.errors import mapped_load
-from csi_driver.images.handles import CephImage
-from csi_driver.images.values import OnProgress
+from csi_driver.images.whole import CephWholeImage
 
 _LOADED: Final = (
     "the encryption of image {} is loaded already: a second load or a format"
@@ -27,7 +20,7 @@ _LOADED: Final = (
 )
 
 
-class CephLoadedImage(CephImage):
+class CephLoadedImage(CephWholeImage):
     """A handle whose whole chain is loaded: effective sizes and offsets."""
 
     def require_encryptable(self) -> None:
@@ -36,14 +29,7 @@ class CephLoadedImage(CephImage):
 
     def size(self) -> EffectiveSize:
         """Return the size behind the header."""
-        with self._doing("reading the effective size"):
-            return EffectiveSize(int(self._image.size()))
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Read decrypted bytes."""
-        self._require_inside(offset, length)
-        with self._doing("reading data"):
-            return bytes(self._image.read(offset, length))
+        return EffectiveSize(self._bytes())
 
     def write(self, offset: int, data: bytes) -> None:
         """Write and flush."""
@@ -64,43 +50,7 @@ class CephLoadedImage(CephImage):
 
     def shrink(self, size: EffectiveSize) -> None:
         """Lower the effective size."""
-        present = self.size()
-        if size > present:
-            message = f"image {self._id} has {present}; shrinking to {size} would grow"
-            raise SizeError(message)
-        self._require_owner("shrunk")
-        if size < present:
-            with self._doing("shrinking it"):
-                self._image.resize(size.count, allow_shrink=True)
-
-    def flatten(self, on_progress: OnProgress) -> None:
-        """Copy what the parent holds and let go of it."""
-        self._require_owner("flattened")
-        with self._doing("reading its parent and snapshots"):
-            try:
-                self._image.parent_info()
-            except rbd.ImageNotFound:
-                message = f"image {self._id} has no parent: there is nothing to flatten"
-                raise PreconditionError(message) from None
-            orphans = bool(self._image.features() & rbd.RBD_FEATURE_DEEP_FLATTEN)
-            orphans = orphans and bool(list(self._image.list_snaps()))
-        if orphans:
-            message = (
-                f"image {self._id} has snapshots and the feature deep-flatten: they"
-                " would lose their parent and never load again; remove them, or run"
-                " `rbd feature disable … deep-flatten`, which cannot be undone"
-            )
-            raise PreconditionError(message)
-
-        def report(done: int, total: int) -> int:
-            return 0 if on_progress(done, total) else -errno.ECANCELED
-
-        with self._doing("flattening it"):
-            try:
-                self._image.flatten(on_progress=report)
-            except rbd.OperationCanceled as error:
-                message = f"the flatten of image {self._id} was cancelled"
-                raise CancelledError(message) from error
+        self._shrink(size.count)
 
     def load(self, specs: LoadSpecs) -> NoReturn:
         """Refuse a second load."""
@@ -111,21 +61,6 @@ class CephLoadedImage(CephImage):
         """Refuse a format on a loaded image."""
         del header
         raise AlreadyLoadedError(_LOADED.format(self._id))
-
-    def _require_owner(self, done: str) -> None:
-        # A request that is handed to the lock's owner is its to interpret, and
-        # goes on raw if the owner ends.
-        with self._doing("asking who owns its lock"):
-            owner = bool(self._image.is_exclusive_lock_owner())
-        if not owner:
-            message = f"image {self._id} is {done} by the owner of its lock alone"
-            raise InUseError(message)
-
-    def _require_inside(self, offset: int, length: int) -> None:
-        # librbd cuts a write across the end silently and reports success.
-        if offset < 0 or length < 0 or offset + length > self.size().count:
-            message = f"{length} bytes at {offset} reach beyond image {self._id}"
-            raise SizeError(message)
 
 
 def load(image: Any, specs: LoadSpecs) -> None:

@@ -26,6 +26,7 @@ from csi_driver.images.handles import FEATURE_BITS
 from csi_driver.images.handles import CephImage
 from csi_driver.images.loaded import CephLoadedImage
 from csi_driver.images.loaded import load
+from csi_driver.images.plain import CephPlainImage
 from csi_driver.images.raw import CephRawImage
 from csi_driver.images.values import NewClone
 from csi_driver.images.values import NewImage
@@ -162,6 +163,13 @@ class CephPool:
             image.close()
             raise
         return self._handed_out(handle)
+
+    def open_plain(
+        self, image_id: str, *, read_only: bool = False, snapshot: int = 0
+    ) -> CephPlainImage:
+        """Open a plaintext image."""
+        image = self._open(image_id, read_only=read_only, snapshot=snapshot)
+        return self._handed_out(CephPlainImage(image, self._address))
 
     def read_metadata(self, image_id: str, key: str) -> str | None:
         """Return one metadata value of an image."""

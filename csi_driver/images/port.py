@@ -194,6 +194,26 @@ class LoadedImage(Image, Protocol):
         """
 
 
+class PlainImage(Image, Protocol):
+    """A plaintext image: its bytes as they stand, raw size and offsets.
+
+    For volumes whose mode is none; on an encrypted image it would mix
+    ciphertext of several keys.
+    """
+
+    def raw_size(self) -> RawSize:
+        """Return the image's size in the image header."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes at a raw offset."""
+
+    def shrink(self, size: RawSize) -> None:
+        """Lower the raw size, as `LoadedImage.shrink` does the effective one."""
+
+    def flatten(self, on_progress: OnProgress) -> None:
+        """Copy what the parent holds; as `LoadedImage.flatten`."""
+
+
 class Pool(Protocol):
     """One pool and RADOS namespace, reached through one Rados instance."""
 
@@ -258,6 +278,14 @@ class Pool(Protocol):
         SecretError for a wrong passphrase; HeaderError when librbd finds no
         header or one that it cannot use; UnsupportedError for a cipher that
         it does not know and for a striping that it cannot encrypt.
+        """
+
+    def open_plain(
+        self, image_id: str, *, read_only: bool = False, snapshot: int = 0
+    ) -> PlainImage:
+        """Open a plaintext image for its data.
+
+        Only for a volume of mode none: whatever stands there is taken for data.
         """
 
     def read_metadata(self, image_id: str, key: str) -> str | None:

@@ -38,6 +38,7 @@ from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.ceph_fake_store import Namespace
 from csi_driver.testing.ceph_fake_store import StoredPool
 from csi_driver.testing.ceph_fake_store import new_image_id
+from csi_driver.testing.ceph_fake_whole import FakePlainImage
 
 _FEATURES: Final = frozenset(
     {
@@ -174,6 +175,15 @@ class FakePool:
             except BaseException:
                 image.drop_handle(opened.handle)
                 raise
+
+    def open_plain(
+        self, image_id: str, *, read_only: bool = False, snapshot: int = 0
+    ) -> FakePlainImage:
+        """Open a plaintext image."""
+        with self._asking(f"opening image {image_id}") as space:
+            image = space.by_id(image_id)
+            at = image.snapshot_numbered(snapshot) if snapshot else None
+            return FakePlainImage(self._open(image, at, read_only=read_only))
 
     def read_metadata(self, image_id: str, key: str) -> str | None:
         """Return one metadata value of an image."""

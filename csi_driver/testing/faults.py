@@ -32,6 +32,7 @@ _OPENERS: Final = {
     "open_raw": "image",
     "open_parent": "image",
     "open_loaded": "image",
+    "open_plain": "image",
 }
 """Methods whose result is wrapped in its turn, and what it counts as."""
 

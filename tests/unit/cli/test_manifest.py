@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import yaml
 
-from csi_driver.commands.volumes import manifest_text
+from csi_driver.commands.adopting import manifest_text
 from csi_driver.domain.ids import Location
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import SecretRef

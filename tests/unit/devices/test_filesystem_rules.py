@@ -16,8 +16,8 @@ from csi_driver.devices import filesystems
 from csi_driver.devices import loop
 from csi_driver.devices import mkfs_options
 from csi_driver.devices import stats
-from csi_driver.devices import superblock
 from csi_driver.devices.commands import Completed
+from csi_driver.domain import superblock
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError

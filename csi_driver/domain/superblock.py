@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ext4's and xfs's superblocks, as far as size and identity need them.  Pure.
 
-Reading the bytes is left to `filesystems`.  Layouts: Linux fs/ext4/ext4.h
+Reading the bytes is left to others.  Layouts: Linux fs/ext4/ext4.h
 (little-endian, at byte 1024) and fs/xfs/libxfs/xfs_format.h (big-endian, at 0).
 """
 
@@ -17,6 +17,7 @@ HEAD_BYTES: Final = 4096
 _EXT4_START: Final = 1024
 _EXT4_MAGIC: Final = 0xEF53
 _EXT4_64BIT: Final = 0x80
+_EXT4_RECOVER: Final = 0x4
 _EXT4_SMALLEST_LAST_GROUP: Final = 50
 _XFS_MAGIC: Final = b"XFSB"
 
@@ -27,12 +28,15 @@ class Superblock:
 
     `slack`: bytes at the end of the device that the filesystem leaves unused
     when it ends as it does now, because they are too few for another group.
+    `unclean`: an ext4's journal waits to be replayed, and may hold another size;
+    of an xfs its superblock does not tell.
     """
 
     filesystem: str
     size: int
     uuid: UUID
     slack: int
+    unclean: bool = False
 
     def fills(self, device_size: int) -> bool:
         """Say whether growing could gain nothing on a device of that size."""
@@ -69,11 +73,13 @@ def _ext4(data: bytes) -> Superblock | None:
     if _u16(data, 0x38) != _EXT4_MAGIC:
         return None
     block_size = 1024 << _u32(data, 0x18)
-    wide = bool(_u32(data, 0x60) & _EXT4_64BIT)
+    incompatible = _u32(data, 0x60)
+    wide = bool(incompatible & _EXT4_64BIT)
     blocks = _u32(data, 0x04) | (_u32(data, 0x150) << 32 if wide else 0)
     uuid = UUID(bytes=data[0x68:0x78])
     slack = _ext4_slack(data, block_size, blocks, wide=wide)
-    return Superblock("ext4", blocks * block_size, uuid, slack)
+    unclean = bool(incompatible & _EXT4_RECOVER)
+    return Superblock("ext4", blocks * block_size, uuid, slack, unclean)
 
 
 def _ext4_slack(data: bytes, block_size: int, blocks: int, *, wide: bool) -> int:

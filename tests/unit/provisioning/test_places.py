@@ -18,11 +18,11 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Ceph
 from csi_driver.provisioning.collector import Collector
-from csi_driver.testing.ceph_fake import FakeConnector
-from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
+from csi_driver.testing.ceph_fake import FakeConnector
+from csi_driver.testing.ceph_fake_store import FakeStore
 from tests.unit.provisioning.worlds import FakeWorld
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
+from csi_driver.domain.access import Capability
 from csi_driver.domain.context import volume_context
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.keyring import KeyRing
@@ -34,6 +35,8 @@ from csi_driver.keys.ring import open_ring
 from csi_driver.provisioning.requests import VolumeInfo
 from tests.ceph.staging.harness import OTHER_SECRETS
 from tests.ceph.staging.harness import SECRETS
+from tests.ceph.staging.harness import WRITER
+from tests.ceph.staging.harness import Node
 
 
 class Clones:
@@ -50,29 +53,34 @@ class Clones:
         size: int = 0,
         secrets: Mapping[str, str] = OTHER_SECRETS,
         source_secrets: Mapping[str, str] = SECRETS,
+        formatted: bool = True,
     ) -> VolumeInfo:
-        """Snapshot the source as it is, and clone it under a key of its own."""
+        """Snapshot the source as it is, and clone it under a key of its own.
+
+        A clone that is not formatted has its source's header, if there is one,
+        and its source's Secret.
+        """
         with self._connections.pool("lab", "rbd") as pool:
             origin = read_record(pool, source.volume_id.image_id)
             image_id = self._clone(pool, origin.image_id)
-            header_uuid = str(uuid.uuid4())
-            ring, layers = _keys(
-                pool, image_id, origin, header_uuid, secrets, source_secrets
-            )
             record = dataclasses.replace(
                 origin,
                 name=f"clone-{time.monotonic_ns()}",
                 image_id=image_id,
-                mode=EncryptionMode.KEYRING,
-                parameters=dataclasses.replace(origin.parameters, encrypted=True),
                 desired=EffectiveSize(size) if size else origin.actual,
-                ring=ring,
-                layers=layers,
                 ancestors=origin.ancestors + 1,
                 exports=(),
                 origin=Origin(str(source.volume_id)),
                 recovered=False,
             )
+            if formatted:
+                ring, layers = _keys(pool, record, secrets, source_secrets)
+                record = dataclasses.replace(
+                    record, mode=EncryptionMode.KEYRING, ring=ring, layers=layers
+                )
+            elif origin.mode.encrypted:
+                layers = (*origin.layers[:1], *origin.layers)
+                record = dataclasses.replace(record, layers=layers)
             create_record(pool, record)
             volume_id = VolumeId(pool.location, image_id)
         return VolumeInfo(volume_id, record.actual, volume_context(record))
@@ -105,26 +113,37 @@ class Clones:
         return image_id
 
 
-def _keys(  # noqa: PLR0917
+def _keys(
     pool: Pool,
-    image_id: str,
-    origin: Record,
-    header_uuid: str,
+    record: Record,
     secrets: Mapping[str, str],
     source_secrets: Mapping[str, str],
 ) -> tuple[KeyRing, tuple[str, ...]]:
     """Write the clone's header; return its ring, and the layers of its chain."""
-    below = [each.key for each in read_chain(pool, image_id)[1:]]
+    header_uuid = str(uuid.uuid4())
+    below = [each.key for each in read_chain(pool, record.image_id)[1:]]
     layers = (header_uuid, *(each for each in below if each is not None))
     dek = new_dek()
-    header = clone_header(make_header(dek, uuid.UUID(header_uuid), origin.layout))
-    with pool.open_raw(image_id) as image:
+    header = clone_header(make_header(dek, uuid.UUID(header_uuid), record.layout))
+    with pool.open_raw(record.image_id) as image:
         image.write_clone_header(header, image.read_header(FIRST_BYTES))
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(empty_ring(parse_key_source(secrets)))
         opened.add_dek(header_uuid, dek)
-        if origin.ring is not None:
+        if record.ring is not None:
             source = parse_key_source(source_secrets)
-            other = stack.enter_context(open_ring(origin.ring, source))
+            other = stack.enter_context(open_ring(record.ring, source))
             opened.add_from(other, sorted(set(layers[1:])))
         return opened.ring, layers
+
+
+def staged(
+    node: Node,
+    volume: VolumeInfo,
+    capability: Capability = WRITER,
+    *,
+    secrets: Mapping[str, str] = OTHER_SECRETS,
+) -> bytes:
+    """Stage a clone, with its own Secret alone; return the source's file."""
+    node.stage(volume, capability, secrets)
+    return (node.staging / "file").read_bytes()

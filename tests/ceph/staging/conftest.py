@@ -26,6 +26,7 @@ from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
+from csi_driver.images.port import Pool
 from csi_driver.provisioning.collector import Collector
 from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
@@ -38,6 +39,7 @@ from tests.ceph.staging.harness import SIZE
 from tests.ceph.staging.harness import WRITER
 from tests.ceph.staging.harness import CreateVolume
 from tests.ceph.staging.harness import Node
+from tests.ceph.staging.harness import Promise
 from tests.ceph.staging.harness import clusters_file
 from tests.ceph.staging.harness import unmount_below
 
@@ -143,3 +145,31 @@ def other_node(
 ) -> Iterator[Node]:
     with running_node(clusters, connections, "node-2") as given:
         yield given
+
+
+@pytest.fixture
+def pool(connections: SharedConnections) -> Iterator[Pool]:
+    with connections.pool("lab", "rbd") as opened:
+        yield opened
+
+
+@pytest.fixture
+def source(node: Node, create: CreateVolume) -> VolumeInfo:
+    """Give an ext4 volume with a file, and unmounted."""
+    volume = create()
+    node.stage(volume)
+    (node.staging / "file").write_bytes(b"from the source")
+    node.unstage(volume)
+    return volume
+
+
+@pytest.fixture
+def promise(volumes: tuple[Volumes, list[VolumeId]]) -> Promise:
+    """Expand through the controller."""
+    provisioner, _ = volumes
+
+    def call(volume: VolumeInfo, size: int) -> None:
+        answer = provisioner.expand(volume.volume_id, CapacityRange(size))
+        assert answer.size.count == size
+
+    return call

@@ -62,6 +62,7 @@ if __name__ == "__main__":
 """
 
 type CreateVolume = Callable[..., VolumeInfo]
+type Promise = Callable[[VolumeInfo, int], None]
 
 
 def clusters_file() -> Path:

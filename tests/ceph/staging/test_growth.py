@@ -3,18 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from csi_driver.devices import filesystems
 from csi_driver.devices import stats
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
-from csi_driver.domain.ids import VolumeId
-from csi_driver.domain.sizes import CapacityRange
-from csi_driver.provisioning.requests import VolumeInfo
-from csi_driver.provisioning.volumes import Volumes
 from tests.ceph.staging.harness import BLOCK_WRITER
 from tests.ceph.staging.harness import MIB
 from tests.ceph.staging.harness import READER
@@ -23,22 +17,9 @@ from tests.ceph.staging.harness import XFS_SIZE
 from tests.ceph.staging.harness import XFS_WRITER
 from tests.ceph.staging.harness import CreateVolume
 from tests.ceph.staging.harness import Node
+from tests.ceph.staging.harness import Promise
 
 LARGER = SIZE + 40 * MIB
-
-type Promise = Callable[[VolumeInfo, int], None]
-
-
-@pytest.fixture
-def promise(volumes: tuple[Volumes, list[VolumeId]]) -> Promise:
-    """Expand through the controller."""
-    provisioner, _ = volumes
-
-    def call(volume: VolumeInfo, size: int) -> None:
-        answer = provisioner.expand(volume.volume_id, CapacityRange(size))
-        assert answer.size.count == size
-
-    return call
 
 
 def filesystem_bytes(node: Node) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from csi_driver.commands import composition
 from csi_driver.commands import service
+from csi_driver.datapath.client import Datapath
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.health import Health
 from csi_driver.rpc.identity import Identity
@@ -26,7 +27,7 @@ def run(settings: NodeSettings) -> None:
             identity=Identity(service.plugin(settings), health),
             node=Node(composition.stager(settings), settings.node_id),
         ),
-        recorder=service.recorder(settings),
+        recorder=service.recorder(settings, Datapath(settings.datapath_path)),
     )
     health.check_beside(probe_library)
     service.leave(all_ended=serve_until_told(server))

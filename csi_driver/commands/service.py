@@ -11,6 +11,7 @@ import threading
 
 import structlog
 
+from csi_driver.datapath.client import Datapath
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.keys.hygiene import harden
 from csi_driver.observability import logs
@@ -53,16 +54,22 @@ def plugin(settings: ServiceSettings) -> Plugin:
     return Plugin(name=settings.driver_name, version=version())
 
 
-def recorder(settings: ServiceSettings) -> Recorder:
-    """Return what counts the calls; serves metrics where an address is set."""
+def recorder(settings: ServiceSettings, datapath: Datapath | None = None) -> Recorder:
+    """Return what counts the calls; serves metrics where an address is set.
+
+    With a datapath they tell of the flattens there, too.
+    """
     if not settings.metrics_address:
         return NoRecorder()
     # Only those who want metrics pay for the library.
     from prometheus_client import CollectorRegistry
 
     from csi_driver.observability import metrics
+    from csi_driver.observability.flattens import FlattenMetrics
 
     registry = CollectorRegistry()
+    if datapath is not None:
+        registry.register(FlattenMetrics(datapath.list))
     metrics.serve(registry, *split_address(settings.metrics_address))
     return metrics.RpcMetrics(registry)
 

@@ -92,7 +92,7 @@ class LiveExport:
             volume_id=self.saved.volume_id,
             alive=self.alive and not fenced,
             reason=reason or self.worker.end,
-            device=self.opened.device,
+            device=None if self.detached else self.opened.device,
             size=self.opened.size,
             read_only=self.saved.read_only,
             worker_pid=self.worker.pid if self.worker.alive else 0,

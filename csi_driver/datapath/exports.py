@@ -209,7 +209,12 @@ class Exports:
             del self._table[export.saved.volume_id]
 
     def _detach(self, volume_id: VolumeId, export: LiveExport | None) -> None:
-        """Detach the volume's device, known or found; it is ours by identity."""
+        """Detach the volume's device, known or found; it is ours by identity.
+
+        Once is enough: its number may be another volume's afterwards.
+        """
+        if export is not None and export.detached:
+            return
         device = self._devices.find(str(volume_id))
         if device is None and export is not None:
             device = export.opened.device

@@ -171,11 +171,17 @@ class Worker:
         return self._ended.wait(seconds)
 
     def kill(self) -> None:
-        """Kill it and wait for its end.
+        """Kill it and wait for its end; PendingError if it has to stay.
 
         A process that the kernel holds in an I/O of its own cannot be killed:
         UnavailableError after ten seconds.
         """
+        if self.stays:
+            message = (
+                f"worker {self.pid} carries out a flatten that another client asked"
+                " for, and was not killed: it has to end first"
+            )
+            raise PendingError(message)
         if self.alive:
             self._process.kill()
         if not self._ended.wait(_KILL_SECONDS):

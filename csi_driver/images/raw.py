@@ -123,10 +123,20 @@ class CephRawImage(CephImage):
         """Return librbd's settings that the image itself carries."""
         with self._doing("reading its settings"):
             return {
-                str(key).removeprefix(_SETTING): str(value)
-                for key, value in self._image.metadata_list()
-                if str(key).startswith(_SETTING)
+                key.removeprefix(_SETTING): value
+                for key, value in self._metadata()
+                if key.startswith(_SETTING)
             }
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        try:
+            rows = list(self._image.metadata_list())
+        except AttributeError:
+            # python-rbd 18.2.7 trips over its own message when librbd fails;
+            # asking for one key fails in the same way, and says why.
+            self._image.metadata_get(_SETTING)
+            raise
+        return [(str(key), str(value)) for key, value in rows]
 
     def change_setting(self, name: str, value: str | None) -> None:
         """Set or remove one of librbd's settings."""

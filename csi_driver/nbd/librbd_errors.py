@@ -77,7 +77,10 @@ RESIZE: Final[Table] = {
     errno.EFBIG: (SizeError, "that is more than an image can have"),
 }
 FLATTEN: Final[Table] = {
-    errno.EINVAL: (PreconditionError, "it has no parent"),
+    errno.EINVAL: (
+        PreconditionError,
+        "it has no parent, or objects of its header area are missing",
+    ),
     errno.ECANCELED: (CancelledError, "that was cancelled"),
 }
 LOCK: Final[Table] = {

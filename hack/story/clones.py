@@ -96,7 +96,6 @@ def clone_chapter(
         clone.hide(other)
         other.delete(cloned)
         story.told("the clone staged again with its own Secret alone: all is there")
-        tidy.pop_all()
 
 
 def _clone(driver: Driver, other: Driver, snapshot: csi_pb2.Snapshot) -> csi_pb2.Volume:

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import rbd
+
 from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.chain import header_kind
 from csi_driver.domain.flattening import FlattenPolicy
@@ -60,6 +62,10 @@ class Clone:
     def kind(self) -> HeaderKind:
         with self._raw() as raw:
             return header_kind(raw.read_header(_SHOWN))
+
+    def first_object(self) -> str:
+        """Name the RADOS object that the header stands in."""
+        return f"rbd_data.{self.volume.volume_id.image_id}.{0:016x}"
 
     def has_parent(self) -> bool:
         with self._raw() as raw:
@@ -131,10 +137,15 @@ def clone_of(
     parent: Volume,
     policy: FlattenPolicy,
     *,
+    mode: EncryptionMode | None = None,
     recovered: bool = True,
     features: Sequence[str] = (),
 ) -> Clone:
-    """Write one block into every object of the parent, and clone it."""
+    """Write one block into every object of the parent, and clone it.
+
+    `mode` is the clone's if it is another than the parent's.
+    """
+    mode = mode or parent.mode
     source = parent.record()
     model = fill(parent, source.actual.count)
     pool, snapshot = parent.pool, new_snapshot_name()
@@ -152,7 +163,7 @@ def clone_of(
     volume = Volume(
         VolumeId(pool.location, image_id),
         name,
-        parent.mode,
+        mode,
         dek,
         pool,
         parent.config,
@@ -162,11 +173,14 @@ def clone_of(
         source,
         name=name,
         image_id=image_id,
-        parameters=dataclasses.replace(source.parameters, flatten_policy=policy),
+        mode=mode,
+        parameters=dataclasses.replace(
+            source.parameters, encrypted=mode.encrypted, flatten_policy=policy
+        ),
         ancestors=source.ancestors + 1,
         recovered=recovered,
     )
-    if parent.mode is EncryptionMode.KEYRING:
+    if mode is EncryptionMode.KEYRING:
         keys = {str(uuid.uuid4()): key for key in (dek, *below)}
         own = uuid.UUID(next(iter(keys)))
         header = clone_header(make_header(SecretBytes(dek), own, source.layout))
@@ -188,7 +202,10 @@ def with_ring(record: Record, keys: Mapping[str, bytes]) -> Record:
 def fill(parent: Volume, size: int) -> Model:
     model = {at: secrets.token_bytes(BLOCK) for at in range(0, size, OBJECT)}
     if not parent.mode.encrypted:
-        return {}
+        with rbd.Image(parent.pool.ioctx, parent.name) as image:
+            for offset, content in model.items():
+                image.write(content, offset)
+        return model
     specs = load_specs(parent.dek, *parent.below)
     with parent.pool.open_loaded(parent.volume_id.image_id, specs) as image:
         for offset, content in model.items():

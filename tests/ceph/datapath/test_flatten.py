@@ -63,6 +63,7 @@ class MakeClone(Protocol):
         policy: FlattenPolicy,
         *,
         mode: EncryptionMode = EncryptionMode.KEYRING,
+        parent_mode: EncryptionMode | None = None,
         size: EffectiveSize = ...,
         recovered: bool = True,
         features: Sequence[str] = (),
@@ -78,12 +79,15 @@ def make_clone(make_volume: MakeVolume) -> Iterator[MakeClone]:
         policy: FlattenPolicy,
         *,
         mode: EncryptionMode = EncryptionMode.KEYRING,
+        parent_mode: EncryptionMode | None = None,
         size: EffectiveSize = SHORT,
         recovered: bool = True,
         features: Sequence[str] = (),
     ) -> Clone:
-        parent = make_volume(mode, size=size)
-        made.append(clone_of(parent, policy, recovered=recovered, features=features))
+        parent = make_volume(parent_mode or mode, size=size)
+        made.append(
+            clone_of(parent, policy, mode=mode, recovered=recovered, features=features)
+        )
         return made[-1]
 
     yield make
@@ -112,12 +116,12 @@ def copied_some(running: Running, clone: Clone) -> bool:
 def test_a_clone_is_flattened_under_its_writers(
     make_clone: MakeClone, datapath: Running, eventually: Eventually
 ) -> None:
-    clone = make_clone(ALWAYS, size=EffectiveSize(256 * MIB))
+    clone = make_clone(ALWAYS, size=LONG)
     datapath.client.open(clone.volume.request())
     disk = datapath.disk(clone.volume)
     writes = 0
     while state(datapath, clone) is not FlattenState.DONE:
-        offset = secrets.randbelow(256 * MIB // BLOCK) * BLOCK
+        offset = secrets.randbelow(LONG.count // BLOCK) * BLOCK
         clone.model[offset] = secrets.token_bytes(BLOCK)
         disk.write(offset, clone.model[offset])
         writes += 1
@@ -202,6 +206,37 @@ def test_a_record_that_a_crash_left_behind_is_brought_up_to_date(
     clone.require_flat()
 
 
+def test_it_ends_right_when_a_crash_came_between_magic_and_parent(
+    make_clone: MakeClone, datapath: Running, eventually: Eventually
+) -> None:
+    """In librbd's last steps the magic is that of a flat image, the parent there."""
+    clone = make_clone(ALWAYS)
+    first = clone.first_object()
+    clone.volume.pool.ioctx.write(first, b"LUKS", 0)
+    clone.volume.pool.ioctx.write(first, b"SKUL", 16384)
+    assert clone.kind() is HeaderKind.LUKS2
+    datapath.client.open(clone.volume.request())
+    eventually("done", lambda: state(datapath, clone) is FlattenState.DONE, 20)
+    datapath.client.close(clone.volume.volume_id)
+    clone.require_flat()
+
+
+def test_what_cannot_be_loaded_afterwards_is_never_recorded(
+    make_clone: MakeClone, datapath: Running, eventually: Eventually
+) -> None:
+    clone = make_clone(NEVER)
+    before = clone.volume.record()
+    datapath.client.open(clone.volume.request())
+    clone.volume.pool.ioctx.write(clone.first_object(), bytes(256 * 1024), 32768)
+    datapath.client.flatten(clone.volume.volume_id)
+    eventually("failed", lambda: state(datapath, clone) is FlattenState.FAILED, 20)
+    assert not clone.has_parent()
+    require_disk(datapath, clone)
+    datapath.client.close(clone.volume.volume_id)
+    assert clone.volume.record() == before
+    assert "flatten failed" in datapath.log
+
+
 def test_a_flatten_can_be_asked_for_whatever_the_policy(
     make_clone: MakeClone, datapath: Running, eventually: Eventually
 ) -> None:
@@ -232,12 +267,17 @@ def test_it_waits_for_the_first_stage_to_replay_the_journal(
     eventually("done", lambda: state(datapath, clone) is FlattenState.DONE, 20)
 
 
-def test_a_plaintext_clone_is_flattened_too(
-    make_clone: MakeClone, datapath: Running, eventually: Eventually
+@pytest.mark.parametrize("mode", [EncryptionMode.NONE, EncryptionMode.KEYRING])
+def test_a_clone_of_plaintext_is_flattened_too(
+    make_clone: MakeClone,
+    datapath: Running,
+    eventually: Eventually,
+    mode: EncryptionMode,
 ) -> None:
-    clone = make_clone(ALWAYS, mode=EncryptionMode.NONE)
+    clone = make_clone(ALWAYS, mode=mode, parent_mode=EncryptionMode.NONE)
     datapath.client.open(clone.volume.request())
     eventually("done", lambda: state(datapath, clone) is FlattenState.DONE, 20)
+    require_disk(datapath, clone)
     datapath.client.close(clone.volume.volume_id)
     clone.require_flat()
 

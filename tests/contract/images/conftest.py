@@ -23,8 +23,12 @@ from csi_driver.images.headers import make_header
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Pool
 from csi_driver.images.values import NewImage
+from tests.contract.images.family import Family
+from tests.contract.images.family import Key
+from tests.contract.images.family import make_key
 from tests.contract.images.worlds import FEATURES
 from tests.contract.images.worlds import NAMESPACE
+from tests.contract.images.worlds import PLACES
 from tests.contract.images.worlds import POOL
 from tests.contract.images.worlds import Clients
 from tests.contract.images.worlds import FakeWorld
@@ -89,9 +93,10 @@ def new_name(world: World) -> Iterator[Callable[[], str]]:
 
     yield new_name
     ceph = world.connector.connect(world.cluster)
-    pool = ceph.pool(POOL, NAMESPACE)
+    pools = [ceph.pool(*place) for place in PLACES]
     for name in reversed(names):
-        _remove(pool, name)
+        for pool in pools:
+            _remove(pool, name)
     ceph.close()
 
 
@@ -103,8 +108,22 @@ def _remove(pool: Pool, name: str) -> None:
         owner = image.lock_owner()
         if owner is not None:
             image.break_lock(owner)
+        for snapshot in image.snapshots():
+            if not snapshot.lingering:
+                image.remove_snapshot(snapshot.name)
     with contextlib.suppress(NotFoundError):
         pool.remove_image(name)
+
+
+@pytest.fixture
+def family(pool: Pool, new_name: Callable[[], str]) -> Family:
+    return Family(pool, new_name)
+
+
+@pytest.fixture(scope="session")
+def keys() -> tuple[Key, ...]:
+    """Make three headers for the default striping: data begins at 16 MiB."""
+    return tuple(make_key() for _ in range(3))
 
 
 @pytest.fixture

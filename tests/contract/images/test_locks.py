@@ -19,9 +19,12 @@ from csi_driver.domain.sizes import Striping
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Pool
 from csi_driver.images.values import LockOwner
+from csi_driver.images.values import NewClone
 from csi_driver.images.values import NewImage
 from tests.contract.images.worlds import POOL
 from tests.contract.images.worlds import Clients
+from tests.contract.images.worlds import make_snapshot
+from tests.contract.images.worlds import path_of
 
 
 def test_the_lock_has_one_owner_whom_all_see(
@@ -155,6 +158,9 @@ def test_a_broken_lock_fences_its_whole_client(
     new_name: Callable[[], str],
 ) -> None:
     pool, peer, peer_pool = clients.pool, clients.peer, clients.peer_pool
+    with pool.open_raw(flat) as image:
+        name = image.name
+    number = make_snapshot(pool, name, "kept")
     with peer_pool.open_raw(flat) as raw, peer_pool.open_loaded(flat, specs) as loaded:
         loaded.acquire_lock()
         _fence(pool, flat)
@@ -168,6 +174,13 @@ def test_a_broken_lock_fences_its_whole_client(
             lambda: loaded.read(0, 1),
             lambda: loaded.write(0, b"late"),
             lambda: loaded.grow(EffectiveSize(64 * MIB)),
+            lambda: loaded.shrink(EffectiveSize(MIB)),
+            lambda: loaded.flatten(lambda _done, _total: True),
+            lambda: raw.create_snapshot("late"),
+            lambda: raw.remove_snapshot("kept"),
+            lambda: raw.change_setting("rbd_qos_iops_limit", "1"),
+            raw.settings,
+            raw.children,
             lambda: peer_pool.find_image("any"),
             lambda: peer_pool.open_raw(flat),
             lambda: peer_pool.open_loaded(flat, specs),
@@ -181,6 +194,11 @@ def test_a_broken_lock_fences_its_whole_client(
                 NewImage(new_name(), RawSize(MIB), Striping(), ("layering",)),
             ),
             lambda: peer.pool(POOL).read_entry("contract", "k"),
+            lambda: peer_pool.clone_image(
+                path_of(pool, name, "kept"),
+                NewClone(new_name(), Striping(), ("layering",)),
+            ),
+            lambda: peer_pool.open_raw(flat, snapshot=number),
         ]
         for attempt in attempts:
             with pytest.raises(FencedError):

@@ -30,7 +30,8 @@ from csi_driver.testing.ceph_fake_store import Namespace
 POOL = "rbd"
 OTHER_POOL = "rbd2"
 NAMESPACE = "tenant"
-
+PLACES = ((POOL, NAMESPACE), (POOL, ""), (OTHER_POOL, ""))
+"""Pools and namespaces in which a test may make images."""
 
 FEATURES = ("layering", "exclusive-lock", "object-map", "fast-diff")
 

@@ -20,6 +20,7 @@ from csi_driver.datapath.messages import Count
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import FlattenImage
 from csi_driver.datapath.messages import GrowImage
 from csi_driver.datapath.messages import Message
 from csi_driver.datapath.messages import OpenImage
@@ -27,7 +28,9 @@ from csi_driver.datapath.messages import Ready
 from csi_driver.datapath.messages import Release
 from csi_driver.datapath.messages import Serving
 from csi_driver.datapath.messages import Sized
+from csi_driver.datapath.messages import Staying
 from csi_driver.datapath.messages import TakeSocket
+from csi_driver.datapath.staying import show_staying
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
@@ -49,7 +52,7 @@ def answer(control: socket.socket, request: Message) -> Message:
             return Done()
         case GrowImage():
             return Sized(EffectiveSize(2 * SIZE.count))
-        case ConfirmSize() | CloseImage():
+        case ConfirmSize() | CloseImage() | FlattenImage():
             return Done()
         case Count():
             return Counters(1, 2, 3, 4, 5, 6, 7, 8, 9, fenced=False)
@@ -72,8 +75,15 @@ def serve(control: socket.socket, request: OpenImage) -> None:
         text = f"gone={request.predecessor.gone} addresses={addresses}"
         return wire.send(control, Failed.of(InUseError(text)))
     wire.send(control, Serving(SIZE, 13))
+    stays = 2 if user == "stays" else 0
+    show_staying(staying=bool(stays))
     while True:
         message = wire.receive(control)
+        if stays and isinstance(message, CloseImage):
+            stays -= 1
+            show_staying(staying=bool(stays))
+            wire.send(control, Staying("somebody else is at work in here"))
+            continue
         if user == "hangs":
             time.sleep(60)
         if user == "is-slow" and not isinstance(message, TakeSocket | CloseImage):

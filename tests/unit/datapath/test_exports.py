@@ -16,6 +16,7 @@ import pytest
 from csi_driver.datapath import exports as exports_module
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.staying import stays
 from csi_driver.datapath.workers import Worker
 from csi_driver.datapath.workers import WorkerPool
 from csi_driver.datapath.workers import end_leftover
@@ -341,3 +342,55 @@ def test_state_is_read_back_and_damage_is_removed(
         assert state.load(volume_id) is None
         assert not path.exists()
     state.remove(volume_id)
+
+
+def test_a_worker_that_has_to_stay_is_not_ended(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    volume = open_volume("stays")
+    opened = node.exports.open(volume)
+    with pytest.raises(PendingError, match="somebody else"):
+        node.exports.close(volume.volume_id)
+    assert node.devices.attached == {}
+    node.devices.attached["another volume"] = opened.device  # the number is reused
+    (status,) = node.exports.status(volume.volume_id)
+    assert not status.alive
+    assert status.device is None
+    assert status.reason == "it is being closed"
+    with pytest.raises(PendingError, match="somebody else"):
+        node.exports.open(open_volume("stays"))
+    node.exports.close(volume.volume_id)
+    assert node.exports.status(volume.volume_id) == ()
+    assert node.state.load(volume.volume_id) is None
+    assert node.devices.attached == {"another volume": opened.device}
+
+
+def test_the_end_of_the_datapath_waits_for_a_worker_that_has_to_stay(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    volume = open_volume("stays")
+    node.exports.open(volume)
+    (status,) = node.exports.status(volume.volume_id)
+    node.exports.shut_down(10.0)
+    assert not Path(f"/proc/{status.worker_pid}").exists()
+    assert node.state.load(volume.volume_id) is None
+
+
+def test_a_leftover_that_has_to_stay_is_not_killed(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    node.exports.open(open_volume("stays"))
+    pid = worker_pid(node, open_volume)
+    mark = ProcessMark.of(pid)
+    assert mark is not None
+    with pytest.raises(PendingError, match="another client"):
+        end_leftover(mark, 0.1)
+    assert stays(pid)
+
+
+def test_flattening_needs_an_open_volume(node: Node, open_volume: MakeVolume) -> None:
+    volume = open_volume()
+    with pytest.raises(ExportLostError):
+        node.exports.flatten(volume.volume_id)
+    node.exports.open(volume)
+    node.exports.flatten(volume.volume_id)

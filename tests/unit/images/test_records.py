@@ -80,12 +80,12 @@ def test_a_record_of_another_image_is_not_used(pool: Pool, image_id: str) -> Non
 
 
 def test_a_record_of_an_unknown_version_stays(pool: Pool, image_id: str) -> None:
-    pool.swap_metadata(image_id, RECORD_KEY, None, '{"version":2}')
-    with pytest.raises(RecordError, match="version 2"):
+    pool.swap_metadata(image_id, RECORD_KEY, None, '{"version":3}')
+    with pytest.raises(RecordError, match="version 3"):
         read_record(pool, image_id)
-    with pytest.raises(RecordError, match="version 2"):
+    with pytest.raises(RecordError, match="version 3"):
         change_record(pool, image_id, lambda record: record)
-    assert pool.read_metadata(image_id, RECORD_KEY) == '{"version":2}'
+    assert pool.read_metadata(image_id, RECORD_KEY) == '{"version":3}'
 
 
 def test_a_change_decides_anew_on_what_came_between(pool: Pool, record: Record) -> None:

@@ -18,6 +18,9 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Ceph
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.places import Places
+from csi_driver.provisioning.source_secrets import SourceSecrets
+from csi_driver.provisioning.volumes import Volumes
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
 from tests.unit.provisioning.worlds import FakeWorld
@@ -50,10 +53,14 @@ def test_nothing_is_deleted_where_nothing_is_collected(world: FakeWorld) -> None
         (OwnedPool("another"),),
     )
     clusters = Clusters({config.cluster: fewer})
-    world.volumes._clusters = clusters
+    places = Places(world.connector, world.shared, clusters)
+    elsewhere = Volumes(
+        places=places,
+        collector=world.collector,
+        secrets=SourceSecrets("driver", None, None),
+    )
     with pytest.raises(PreconditionError, match="not among those"):
-        world.volumes.delete(volume.volume_id)
-    world.volumes._clusters = world.clusters
+        elsewhere.delete(volume.volume_id)
     world.volumes.delete(volume.volume_id)
 
 
@@ -85,8 +92,10 @@ def test_a_cluster_that_hangs_does_not_hold_up_the_others() -> None:
     looked = threading.Event()
     look = collector.look
 
-    def noted(cluster: str, pool: str, namespace: str) -> object:
-        found = look(cluster, pool, namespace)
+    def noted(
+        cluster: str, pool: str, namespace: str, *, due_only: bool = False
+    ) -> object:
+        found = look(cluster, pool, namespace, due_only=due_only)
         if cluster == "well":
             looked.set()
         return found

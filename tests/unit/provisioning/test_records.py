@@ -184,10 +184,10 @@ def store(world: World, image_id: str, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"version":1', '"version":2', "version 2"),
+        ('"version":2', '"version":3', "version 3"),
         ('"state":"ready"', '"state":"fine"', "damaged"),
         ('"reserve":', '"reserved":', "damaged"),
-        ('"version":1', "{", "not JSON"),
+        ('"version":2', "{", "not JSON"),
     ],
 )
 def test_a_record_that_cannot_be_read_changes_nothing(

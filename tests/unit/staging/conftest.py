@@ -14,6 +14,7 @@ from csi_driver.domain.access import Capability
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.clusters import OwnedPool
+from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.connections import SharedConnections
 from csi_driver.provisioning.collector import Collector
@@ -73,6 +74,7 @@ def create(
         *,
         secrets: Mapping[str, str],
         parameters: Mapping[str, str] | None = None,
+        source: VolumeId | None = None,
     ) -> VolumeInfo:
         return provisioner.create(
             CreateRequest(
@@ -81,6 +83,7 @@ def create(
                 capabilities=(Capability(AccessMode.SINGLE_NODE_WRITER),),
                 parameters={"clusterID": "fake", "pool": "rbd", **(parameters or {})},
                 secrets=secrets,
+                source=source,
             )
         )
 

@@ -6,10 +6,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
 
 import pytest
 
+from csi_driver.datapath.client import Datapath
+from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
+from csi_driver.devices.device import Device
+from csi_driver.devices.device import DeviceKind
 from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InvalidRequestError
@@ -229,6 +235,118 @@ def test_a_volume_that_is_gone(opener: Opener, create: CreateVolume) -> None:
     volume = create(secrets=KEY)
     gone = dataclasses.replace(volume.volume_id, image_id="0")
     refused(opener, dataclasses.replace(volume, volume_id=gone), NotFoundError, "0")
+
+
+class LoadingDatapath:
+    """Loads what it is told to open, and notes how many layers that were."""
+
+    def __init__(self, connections: SharedConnections) -> None:
+        self._connections = connections
+        self.layers: list[int] = []
+
+    def open(self, volume: OpenVolume) -> OpenedVolume:
+        assert volume.specs is not None
+        self.layers.append(len(volume.specs.layers))
+        with (
+            self._connections.pool_at(volume.volume_id.location) as pool,
+            pool.open_loaded(volume.volume_id.image_id, volume.specs) as image,
+        ):
+            size = image.size()
+        kind = DeviceKind.FUSE
+        device = Device(Path("/dev/null"), kind, "", read_only=volume.read_only)
+        return OpenedVolume(device, size, "")
+
+
+@pytest.fixture
+def datapath(connections: SharedConnections) -> LoadingDatapath:
+    return LoadingDatapath(connections)
+
+
+@pytest.fixture
+def chain(create: CreateVolume) -> list[VolumeInfo]:
+    """Give a volume, a clone of it, and a clone of that."""
+    made = [create(secrets=KEY)]
+    for name in ("clone", "grandchild"):
+        made.append(create(name, secrets=KEY, source=made[-1].volume_id))
+    return made
+
+
+def open_by(opener: Opener, volume: VolumeInfo, datapath: LoadingDatapath) -> None:
+    credentials = Credentials(volume.context, KEY)
+    with opener.prepared(volume.volume_id, credentials, read_only=False) as prepared:
+        opened = prepared.open_by(cast("Datapath", datapath), read_only=True)
+    assert opened.device.read_only
+    assert opened.size == volume.size
+
+
+def test_a_clone_opens_at_once(
+    opener: Opener, chain: list[VolumeInfo], datapath: LoadingDatapath
+) -> None:
+    for each in chain:
+        open_by(opener, each, datapath)
+    assert datapath.layers == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "tried"),
+    [((), [3]), ((0,), [1, 3]), ((0, 2, 1), [3, 3]), ((0, 1, 2, 2), [4, 3])],
+)
+def test_a_wrong_record_of_the_layers(
+    opener: Opener,
+    chain: list[VolumeInfo],
+    connections: SharedConnections,
+    datapath: LoadingDatapath,
+    *,
+    wrong: tuple[int, ...],
+    tried: list[int],
+) -> None:
+    change(
+        connections,
+        chain[-1],
+        lambda record: dataclasses.replace(
+            record, layers=tuple(record.layers[each] for each in wrong)
+        ),
+    )
+    open_by(opener, chain[-1], datapath)
+    assert datapath.layers == tried
+
+
+def test_what_the_real_chain_does_not_mend(
+    opener: Opener, chain: list[VolumeInfo]
+) -> None:
+    """The error of the load is the one that is told, and nothing is tried twice."""
+    tried = []
+
+    class Refusing:
+        def open(self, volume: OpenVolume) -> OpenedVolume:
+            tried.append(volume)
+            message = "the header is damaged"
+            raise HeaderError(message)
+
+    volume = chain[-1]
+    credentials = Credentials(volume.context, KEY)
+    with (
+        pytest.raises(HeaderError, match="is damaged"),
+        opener.prepared(volume.volume_id, credentials, read_only=False) as prepared,
+    ):
+        prepared.open_by(cast("Datapath", Refusing()), read_only=False)
+    assert len(tried) == 1
+
+
+def test_a_key_that_the_ring_lacks(
+    opener: Opener, chain: list[VolumeInfo], connections: SharedConnections
+) -> None:
+    source, _, volume = chain
+
+    def without(record: Record) -> Record:
+        assert record.ring is not None
+        ring = record.ring.without({record.layers[-1]})
+        return dataclasses.replace(record, ring=ring)
+
+    unknown = change(connections, volume, without).layers[-1]
+    message = refused(opener, volume, SecretError, unknown)
+    assert source.volume_id.image_id in message
+    assert "volume check" in message
 
 
 def test_an_encrypted_image_with_small_stripe_units(

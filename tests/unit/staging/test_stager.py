@@ -7,6 +7,7 @@ has the real ones.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -25,14 +26,20 @@ from csi_driver.domain.access import Capability
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.record import Record
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.images.connections import SharedConnections
+from csi_driver.images.port import Pool
+from csi_driver.images.records import change_record
+from csi_driver.images.records import read_record
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.staging import content
 from csi_driver.staging.requests import StageRequest
@@ -40,6 +47,7 @@ from csi_driver.staging.stager import NodeStager
 
 KEY = {"encryptionKey": "q83vEjRWeJq83vEjRWeJq83vEjRWeJq83vEjRWeJq80="}
 WRITER = Capability(AccessMode.SINGLE_NODE_WRITER)
+READER = Capability(AccessMode.MULTI_NODE_READER_ONLY)
 
 
 class FakeDatapath:
@@ -50,6 +58,7 @@ class FakeDatapath:
         self.failing: dict[str, DriverError] = {}
         self.opened: dict[VolumeId, OpenVolume] = {}
         self.keys: list[SecretBytes] = []
+        self.read_only: list[bool] = []
 
     def _note(self, name: str) -> None:
         self.calls.append(name)
@@ -62,6 +71,7 @@ class FakeDatapath:
         self.keys = [volume.key, *(each.passphrase for each in volume.specs.layers)]
         assert all(map(len, self.keys))
         self.opened[volume.volume_id] = volume
+        self.read_only.append(volume.read_only)
         device = Device(
             Path("/dev/null"), DeviceKind.FUSE, str(volume.volume_id), read_only=False
         )
@@ -100,6 +110,7 @@ class World:
         self.states = directory / "states"
         self.staging = directory / "staging"
         self.volume = volume
+        self._connections = connections
         self.service = NodeStager(
             connections=connections,
             clusters=clusters,
@@ -110,6 +121,18 @@ class World:
             boot_id="boot-1",
             device_method="auto",
         )
+
+    def record(self) -> Record:
+        with self._connections.pool_at(self.volume.volume_id.location) as pool:
+            return read_record(pool, self.volume.volume_id.image_id)
+
+    def set_recovered(self, recovered: bool) -> None:
+        with self._connections.pool_at(self.volume.volume_id.location) as pool:
+            change_record(
+                pool,
+                self.volume.volume_id.image_id,
+                lambda record: dataclasses.replace(record, recovered=recovered),
+            )
 
     def stage(self, capability: Capability = WRITER) -> None:
         self.service.stage(
@@ -210,3 +233,71 @@ def test_an_export_that_vanished_is_staged_anew(
     world.datapath.opened.clear()
     world.stage()
     assert world.datapath.calls == ["open", "close", "open"]
+
+
+def test_a_reader_comes_after_the_first_stage_of_a_clone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    def recover(_: Pool, place: content.Place) -> None:
+        places.append(place)
+        assert not world.record().recovered
+
+    monkeypatch.setattr(content, "recover", recover)
+    monkeypatch.setattr(content, "settle", settled)
+    world.set_recovered(False)
+    world.stage(READER)
+    assert world.datapath.calls == ["open", "close", "open"]
+    assert world.datapath.read_only == [False, True]
+    assert [place.read_only for place in places] == [False]
+    assert world.record().recovered
+    assert not any(map(len, world.datapath.keys))
+
+
+@pytest.mark.parametrize("capability", [WRITER, READER])
+def test_who_meets_the_first_stage_comes_again(
+    world: World, capability: Capability
+) -> None:
+    world.datapath.failing["open"] = InUseError("on node two")
+    with pytest.raises(InUseError, match="node two"):
+        world.stage(capability)
+    world.set_recovered(False)
+    with pytest.raises(PendingError, match=r"first time elsewhere.*on node two"):
+        world.stage(capability)
+    assert not list(world.states.iterdir())
+
+
+@pytest.mark.parametrize("error", [PreconditionError, HeaderError])
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_first_stage_that_ended_meanwhile(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[DriverError],
+    *,
+    meanwhile: bool,
+) -> None:
+    """Then a reader elsewhere is no reason to give up; other errors stay."""
+
+    def refuse(_: OpenVolume) -> OpenedVolume:
+        world.set_recovered(meanwhile)
+        message = "staged read-only on node two"
+        raise error(message)
+
+    world.set_recovered(False)
+    monkeypatch.setattr(world.datapath, "open", refuse)
+    expected = PendingError if meanwhile and error is PreconditionError else error
+    with pytest.raises(expected, match="on node two"):
+        world.stage(READER)
+
+
+def test_a_first_stage_that_fails_stays_to_be_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "recover", unsettled)
+    world.set_recovered(False)
+    with pytest.raises(PreconditionError, match="the first error"):
+        world.stage(READER)
+    assert world.datapath.calls == ["open", "close"]
+    assert not world.record().recovered
+    assert not list(world.states.iterdir())

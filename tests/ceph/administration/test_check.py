@@ -16,6 +16,7 @@ from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.images.records import read_record
 from csi_driver.provisioning.requests import SnapshotRequest
+from csi_driver.provisioning.requests import Source
 from tests.ceph.administration.making import SIZE
 from tests.ceph.administration.making import Maker
 
@@ -232,7 +233,7 @@ def test_a_family_that_the_driver_made_is_in_order(maker: Maker) -> None:
     source = world.volumes.create(world.request("made", SIZE))
     taken = world.volumes.create_snapshot(SnapshotRequest("taken", source.volume_id))
     wanted = world.request("clone", SIZE)
-    origins = (source.volume_id, taken.snapshot_id)
+    origins: tuple[Source, ...] = (source.volume_id, taken.snapshot_id)
     clones = [
         world.volumes.create(
             dataclasses.replace(wanted, name=f"clone-{number}", source=origin)

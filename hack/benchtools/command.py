@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchtools.results import Result
 
 _SETTINGS = {"LAB_NAME": "bench", "LAB_PAXOS_INTERVAL": "1"}
-_WHAT = ("control", "io", "all")
+_WHAT = ("control", "clones", "io", "all")
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -117,6 +117,7 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
 
 def _results(lab: Lab, what: str) -> Iterator[Result]:
     # Only inside are the packages that these need.
+    from benchtools import clones  # noqa: PLC0415
     from benchtools import control  # noqa: PLC0415
     from benchtools import throughput  # noqa: PLC0415
     from benchtools.processes import BenchError  # noqa: PLC0415
@@ -124,6 +125,8 @@ def _results(lab: Lab, what: str) -> Iterator[Result]:
     try:
         if what in {"control", "all"}:
             yield from control.measure(lab.log)
+        if what in {"clones", "all"}:
+            yield from clones.measure()
         if what in {"io", "all"}:
             yield from throughput.measure()
     except BenchError as error:

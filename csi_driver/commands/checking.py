@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 
+from rich.padding import Padding
+
 from csi_driver.commands import composition
 from csi_driver.commands import output
 from csi_driver.commands import service
@@ -25,6 +27,7 @@ from csi_driver.provisioning.findings import image_gone
 from csi_driver.provisioning.findings import requires_attention
 from csi_driver.provisioning.inspection import inspect
 from csi_driver.provisioning.loading import try_loading
+from csi_driver.provisioning.overview import in_order
 from csi_driver.provisioning.overview import survey
 from csi_driver.settings import ClusterSettings
 
@@ -83,7 +86,7 @@ def _one(
 
 
 def _all(storage: composition.Ceph) -> Iterator[Checked]:
-    filed = list(survey(storage.connections, storage.clusters))
+    filed = in_order(survey(storage.connections, storage.clusters))
     with output.progress("checking") as progress:
         for number, each in enumerate(filed):
             progress(number, len(filed))
@@ -114,7 +117,7 @@ def _plain(checked: Checked) -> dict[str, object]:
     }
 
 
-def _lines(checked: Iterable[Checked]) -> Iterator[str]:
+def _lines(checked: Iterable[Checked]) -> Iterator[Padding | str]:
     for each in checked:
         state = "in order"
         if requires_attention(each.found):
@@ -122,6 +125,7 @@ def _lines(checked: Iterable[Checked]) -> Iterator[str]:
             state = f"{count} {'thing is' if count == 1 else 'things are'} wrong"
         yield f"{each.name or each.volume_id}: {state}"
         for finding in each.found:
-            yield f"  {'WRONG' if finding.wrong else 'note'} {finding.code}"
-            yield f"    {finding.meaning}."
-            yield f"    What can be done: {finding.remedy}."
+            kind = "WRONG" if finding.wrong else "note"
+            yield output.indented(f"{kind} {finding.code}", 2)
+            yield output.indented(f"{finding.meaning}.", 4)
+            yield output.indented(f"What can be done: {finding.remedy}.", 4)

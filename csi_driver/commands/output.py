@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
@@ -23,6 +24,7 @@ from rich.progress import SpinnerColumn
 from rich.progress import TextColumn
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from csi_driver.domain.errors import InvalidRequestError
@@ -76,7 +78,12 @@ def add_row(to: Table, *cells: str) -> None:
     to.add_row(*(clean(each) or NOTHING for each in cells))
 
 
-def show(*parts: Table | Tree | str) -> None:
+def indented(text: str, by: int) -> Padding:
+    """Return a text that keeps its indentation, in columns, where it is wrapped."""
+    return Padding(Text(clean(text)), (0, 0, 0, by), expand=False)
+
+
+def show(*parts: Table | Tree | Padding | str) -> None:
     """Write tables, trees and lines to stdout."""
     console = _console(errors=False)
     for each in parts:

@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from csi_driver.commands import composition
@@ -20,6 +21,7 @@ from csi_driver.domain.record import Record
 from csi_driver.images.values import ChildImage
 from csi_driver.provisioning.header_findings import title
 from csi_driver.provisioning.inspection import FoundSnapshot
+from csi_driver.provisioning.inspection import Header
 from csi_driver.provisioning.inspection import ImageLayer
 from csi_driver.provisioning.inspection import Inspection
 from csi_driver.provisioning.inspection import inspect
@@ -42,41 +44,41 @@ def show_volume(settings: ClusterSettings, form: Output, named: Named) -> None:
 def chain_tree(seen: Inspection) -> Tree:
     """Draw the images that the volume consists of, its own on top."""
     own, *below = seen.chain.layers
-    root = branch = Tree(output.clean(_layer(seen, own)))
+    root = branch = Tree(_layer(seen, own))
     for each in below:
-        branch = branch.add(output.clean(_layer(seen, each)))
+        branch = branch.add(_layer(seen, each))
     if seen.chain.broken:
         branch.add(output.clean(f"unreadable: {seen.chain.broken}"))
     return root
 
 
-def _layer(seen: Inspection, layer: ImageLayer) -> str:
-    header = layer.header
-    parts = [layer.name, f"raw {show_size(layer.raw.count)}"]
-    if header.kind.encrypted:
-        effective = max(0, layer.raw.count - header.data_offset)
-        ring = seen.record.ring
-        key = "no key in the ring"
-        if ring is None:
-            key = "passphrase in the Secret"
-        elif header.uuid is not None and ring.entry_for(header.uuid):
-            key = "key in the ring"
-        parts += [
-            f"effective {show_size(effective)}",
-            header.kind.value,
-            f"header {header.uuid}",
-            key,
-        ]
-        if header.damage:
-            parts.append("DAMAGED")
-    else:
-        parts.append("plaintext" if not seen.record.mode.encrypted else "no header")
+def _layer(seen: Inspection, layer: ImageLayer) -> Text:
+    sizes = [f"raw {show_size(layer.raw.count)}"]
+    if layer.header.kind.encrypted:
+        effective = max(0, layer.raw.count - layer.header.data_offset)
+        sizes.append(f"effective {show_size(effective)}")
+    lines = [", ".join(sizes), _header(seen, layer.header)]
     if layer.parent is not None:
-        parts.append(
-            f"reads {layer.parent.path} up to raw"
-            f" {show_size(layer.parent.overlap.count)}"
-        )
-    return ", ".join(parts)
+        overlap = show_size(layer.parent.overlap.count)
+        snapshot = layer.parent.path.snapshot_name
+        lines.append(f"reads snapshot {snapshot}, up to raw {overlap}, of")
+    made = Text(output.clean(layer.name), style="bold")
+    for each in lines:
+        made.append(f"\n{output.clean(each)}", style="not bold")
+    return made
+
+
+def _header(seen: Inspection, header: Header) -> str:
+    if not header.kind.encrypted:
+        return "no header" if seen.record.mode.encrypted else "plaintext"
+    ring = seen.record.ring
+    key = "no key in the ring"
+    if ring is None:
+        key = "passphrase in the Secret"
+    elif header.uuid is not None and ring.entry_for(header.uuid):
+        key = "key in the ring"
+    damage = ", DAMAGED" if header.damage else ""
+    return f"{header.kind.value} header {header.uuid}, {key}{damage}"
 
 
 def _facts(seen: Inspection) -> Table:
@@ -102,7 +104,8 @@ def _facts(seen: Inspection) -> Table:
         "flatten": _flatten(record),
     }
     for name, value in rows.items():
-        output.add_row(made, name, value)
+        if value:
+            output.add_row(made, name, value)
     return made
 
 

@@ -15,6 +15,7 @@ from csi_driver.domain.context import volume_context
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.quantities import show_size
 from csi_driver.provisioning.overview import Filed
+from csi_driver.provisioning.overview import in_order
 from csi_driver.provisioning.overview import survey
 from csi_driver.settings import ClusterSettings
 
@@ -25,7 +26,7 @@ def list_volumes(
     """Print all volumes of all configured pools, or all tombstones."""
     service.start_logging(settings)
     storage = composition.ceph(settings)
-    found = list(survey(storage.connections, storage.clusters, deleted=deleted))
+    found = in_order(survey(storage.connections, storage.clusters, deleted=deleted))
     if form is Output.JSON:
         output.show_json([as_json(each) for each in found])
     else:

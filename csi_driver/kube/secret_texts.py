@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets as text: what `kubectl get secret -o json` prints, or what made one.
 
-JSON is YAML, so one reader does for both.  No message quotes a value, and no
-parser's error is passed on: it would show the line that it stumbled over.
+No message quotes a value, and no parser's error is passed on: it would show the
+line that it stumbled over.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -41,9 +42,11 @@ def parse_secret(text: str, title: str) -> dict[str, str]:
 
 def _loaded(text: str, title: str) -> Mapping[object, object]:
     value: object = None
-    if len(text) <= LONGEST:
-        with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
-            value = yaml.safe_load(text)
+    # JSON is not quite YAML: there, two escapes make one letter beyond U+FFFF.
+    for parse, refusal in ((json.loads, ValueError), (yaml.safe_load, yaml.YAMLError)):
+        if value is None and len(text) <= LONGEST:
+            with contextlib.suppress(refusal, RecursionError, ValueError):
+                value = parse(text)
     if not isinstance(value, dict) or not value:
         raise SecretError(
             f"{title} is neither a Secret, as `kubectl get secret -o json` prints"

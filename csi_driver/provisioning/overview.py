@@ -8,6 +8,7 @@ tombstones, and entries whose record cannot be read.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Final
 
@@ -69,6 +70,11 @@ def survey(
         with connections.pool(place.cluster, place.pool, place.namespace) as pool:
             for entry in entries(pool, deleted=deleted):
                 yield _filed(pool, place, entry, deleted=deleted)
+
+
+def in_order(found: Iterable[Filed]) -> list[Filed]:
+    """Return them by place and name."""
+    return sorted(found, key=lambda each: (str(each.place), each.entry.name))
 
 
 def entries(pool: Pool, *, deleted: bool) -> Iterator[Entry]:

@@ -110,8 +110,8 @@ def _shift(layout: Layout, raw: int, expected: set[int]) -> Finding | None:
             f"the image is larger by just the data offset of {reserve} bytes: a"
             " resize that was asked for in raw bytes was carried out by a client"
             " that had the encryption loaded",
-            "nothing is lost, the surplus is at the end; `rbdcrypt-csi volume"
-            " shrink` to the recorded size takes it away",
+            "nothing is lost, the surplus is at the end; the next writable stage"
+            " takes it away, or `rbdcrypt-csi volume shrink` to the recorded size",
         )
     if reserve and raw + reserve in expected:
         return Finding(

@@ -14,6 +14,9 @@ from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import EffectiveSize
+from csi_driver.images.records import read_record
+from csi_driver.provisioning.requests import SnapshotRequest
+from csi_driver.provisioning.requests import Source
 from tests.ceph.administration.making import SIZE
 from tests.ceph.administration.making import Maker
 
@@ -223,3 +226,28 @@ def test_a_secret_of_another_volume(maker: Maker) -> None:
     assert done.returncode == 1
     assert "fingerprint" in done.stderr
     assert key not in done.stdout + done.stderr
+
+
+def test_a_family_that_the_driver_made_is_in_order(maker: Maker) -> None:
+    world = maker.world
+    source = world.volumes.create(world.request("made", SIZE))
+    taken = world.volumes.create_snapshot(SnapshotRequest("taken", source.volume_id))
+    wanted = world.request("clone", SIZE)
+    origins: tuple[Source, ...] = (source.volume_id, taken.snapshot_id)
+    clones = [
+        world.volumes.create(
+            dataclasses.replace(wanted, name=f"clone-{number}", source=origin)
+        )
+        for number, origin in enumerate(origins)
+    ]
+    records = [
+        read_record(maker.pool, each.volume_id.image_id) for each in (source, *clones)
+    ]
+    for record in records:
+        assert maker.check(record, SECRET_FILE, str(maker.secret)) == {}
+    last = records[-1]
+    done = maker.run("flatten", last.name, SECRET_FILE, str(maker.secret))
+    assert done.returncode == 0, done.stderr
+    assert maker.check(last, SECRET_FILE, str(maker.secret)) == {}
+    found = maker.record(last)
+    assert (found.ancestors, found.layers) == (0, last.layers[:1])

@@ -48,6 +48,7 @@ _BY_ERRNO: Final[Mapping[int, type[DriverError]]] = {
     errno.ECONNREFUSED: UnavailableError,
     errno.ESHUTDOWN: FencedError,
     errno.EOPNOTSUPP: UnsupportedError,
+    errno.ENOSYS: UnsupportedError,
     errno.ECANCELED: ConflictError,
     errno.EINVAL: InvalidRequestError,
 }

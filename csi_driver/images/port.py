@@ -138,11 +138,12 @@ class RawImage(Image, Protocol):
     def write_clone_header(self, header: bytes, covered: bytes) -> None:
         """Write the LUKS header of a formatted clone over its parent's bytes.
 
-        Whole objects are written, so that nothing of the parent is copied up;
-        what stands behind the header in them reads as zeros.  `covered` are the
-        first bytes of the parent: HeaderExistsError unless the clone still
-        shows those, or no LUKS magic at all.  PreconditionError on an image
-        that has no parent; SizeError if it is too small.
+        Whole objects are covered up to where the data begins, so that nothing
+        of the parent is copied up; what stands behind the header reads as
+        zeros.  `covered` are the first bytes of the parent: HeaderExistsError
+        unless the clone still shows those, or no LUKS magic at all.
+        PreconditionError on an image that has no parent; SizeError if it is too
+        small; HeaderError if `header` is none.
         """
 
     def erase_header(self, length: int) -> None:

@@ -16,6 +16,7 @@ from csi_driver.domain.errors import HeaderExistsError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
+from csi_driver.domain.luks import parse_header
 from csi_driver.domain.sizes import HEADER_ROOM
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
@@ -161,9 +162,11 @@ class CephRawImage(CephImage):
 
     def write_clone_header(self, header: bytes, covered: bytes) -> None:
         """Write a formatted clone's header over its parent's bytes."""
-        object_size = self.striping().object_size
-        padded = header.ljust(round_up(len(header), object_size), b"\0")
-        self._require_room(len(padded))
+        striping = self.striping()
+        striping.require_encryptable(self._id)
+        padded = header.ljust(round_up(len(header), striping.object_size), b"\0")
+        room = max(len(padded), parse_header(header).data_offset)
+        self._require_room(room)
         if self.parent() is None:
             message = f"image {self._id} is no clone; its header is another one"
             raise PreconditionError(message)
@@ -175,6 +178,11 @@ class CephRawImage(CephImage):
             )
             raise HeaderExistsError(message)
         with self._doing("writing the clone's header"):
+            # Behind the header the clone gets empty objects.  Without them a
+            # flatten would look for its header's end in the parent, and fail
+            # for good at a plaintext one, which has no header (18.2.7).
+            if room > len(padded):
+                self._image.discard(len(padded), room - len(padded))
             self._image.write(padded, 0)
             self._image.flush()
 

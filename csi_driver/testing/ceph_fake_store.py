@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all Rados instances of the fake share: clusters, pools, images, locks.
+"""What all Rados instances of the fake share: clusters, pools, namespaces.
 
 Plain state under one lock, and the switches with which a test makes a cluster
-misbehave.  The port's methods are left to `ceph_fake` and
-`ceph_fake_handles`.
+misbehave.  The port's methods are left to `ceph_fake_pools` and the handles.
 """
 
 from __future__ import annotations
@@ -12,119 +11,14 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Final
 
-from csi_driver.domain.errors import FencedError
-from csi_driver.domain.errors import InternalError
-from csi_driver.domain.errors import InUseError
-from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.sizes import GIB
-from csi_driver.domain.sizes import Striping
-from csi_driver.testing.ceph_fake_data import RawData
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Instance:
-    """One Rados instance as the cluster sees it."""
-
-    client: int
-    address: str
-    fenced: bool = False
-    closed: bool = False
-
-    def require_open(self, doing: str) -> None:
-        """InternalError once the connection was closed."""
-        if self.closed:
-            message = f"{doing} is used after its connection was closed"
-            raise InternalError(message)
-
-    def require_alive(self, doing: str) -> None:
-        """FencedError once the instance is on the blocklist."""
-        self.require_open(doing)
-        if self.fenced:
-            message = f"{doing}: this client was put on the blocklist"
-            raise FencedError(message)
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class OpenHandle:
-    """One opening of an image.
-
-    `loaded` matters for a proxied resize.  `size` is the raw size at the
-    opening, which is what a read-only handle goes on showing.
-    """
-
-    instance: Instance
-    cookie: int
-    read_only: bool
-    size: int
-    loaded: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lock:
-    """The exclusive lock; `exclusive` is librbd's mode EXCLUSIVE.
-
-    In the other, automatic mode it moves to whoever writes.
-    """
-
-    holder: OpenHandle
-    exclusive: bool
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class StoredImage:
-    """One image; `size` is raw."""
-
-    image_id: str
-    name: str
-    size: int
-    striping: Striping
-    features: frozenset[str]
-    data: RawData
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    snapshots: dict[str, RawData] = dataclasses.field(default_factory=dict)
-    removed: set[str] = dataclasses.field(default_factory=set)
-    children: list[StoredImage] = dataclasses.field(default_factory=list)
-    parent: StoredImage | None = None
-    parent_snapshot: str = ""
-    handles: list[OpenHandle] = dataclasses.field(default_factory=list)
-    lock: Lock | None = None
-
-    @property
-    def watchers(self) -> list[OpenHandle]:
-        """Openings for writing; read-only ones do not watch."""
-        return [handle for handle in self.handles if not handle.read_only]
-
-    def collect_snapshots(self) -> None:
-        """Let removed snapshots go that no clone reads any more (clone format 2)."""
-        used = {child.parent_snapshot for child in self.children}
-        for name in self.removed - used:
-            self.snapshots.pop(name, None)
-        self.removed &= used
-
-    def take_lock(self, handle: OpenHandle, *, exclusive: bool, doing: str) -> None:
-        """Give the lock to a handle; InUseError if it may not have it."""
-        held = self.lock
-        if handle.read_only:
-            # EINVAL for the lock, EROFS for a write, as librbd has it
-            kind = InvalidRequestError if exclusive else InUseError
-            message = f"{doing}: the handle is read-only"
-            raise kind(message)
-        if held is not None and held.holder is not handle and held.exclusive:
-            message = f"{doing}: {held.holder.instance.address} holds the lock"
-            raise InUseError(message)
-        kept = held is not None and held.holder is handle and held.exclusive
-        self.lock = Lock(handle, exclusive or kept)
-
-    def drop_handle(self, handle: OpenHandle) -> None:
-        """Forget an opening and with it its watch and its lock."""
-        if handle in self.handles:
-            self.handles.remove(handle)
-        if self.lock is not None and self.lock.holder is handle:
-            self.lock = None
+from csi_driver.testing.ceph_fake_images import Instance
+from csi_driver.testing.ceph_fake_images import StoredImage
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -154,17 +48,21 @@ class Namespace:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class StoredPool:
-    """One pool.  `full` refuses whatever would need room; sizes in bytes."""
+    """One pool.  `full` refuses whatever would need room; sizes in bytes.
+
+    `last_snapshot` is the number that a snapshot in it was given last.
+    """
 
     pool_id: int
     name: str
     namespaces: dict[str, Namespace]
     capacity: int = 1024 * GIB
     full: bool = False
+    last_snapshot: int = 0
 
     @property
     def allocated(self) -> int:
-        """Bytes that all images of the pool take."""
+        """Bytes that all images of the pool take; snapshots share all of theirs."""
         return sum(
             image.data.allocated
             for namespace in self.namespaces.values()
@@ -237,58 +135,17 @@ class FakeStore:
     def drop_handles(self, instance: Instance) -> None:
         """Forget all openings of a client."""
         with self.lock:
-            for image in self._images():
+            for image in self.images():
                 for handle in list(image.handles):
                     if handle.instance is instance:
                         image.drop_handle(handle)
 
-    def add_snapshot(self, image: StoredImage, name: str) -> None:
-        """Make a snapshot, as `rbd snap create` does."""
-        with self.lock:
-            image.snapshots[name] = image.data.copy()
-
-    def remove_snapshot(self, image: StoredImage, name: str) -> None:
-        """Remove a snapshot; one with clones stays until they are gone."""
-        with self.lock:
-            image.removed.add(name)
-            image.collect_snapshots()
-
-    def add_clone(
-        self,
-        namespace: Namespace,
-        source: StoredImage,
-        snapshot: str,
-        name: str,
-    ) -> StoredImage:
-        """Make a clone of a snapshot in the same namespace."""
-        with self.lock:
-            clone = StoredImage(
-                image_id=new_image_id(self.next_number()),
-                name=name,
-                size=source.size,
-                striping=source.striping,
-                features=source.features,
-                data=RawData(source.striping, source.snapshots[snapshot]),
-                metadata={
-                    key: value
-                    for key, value in source.metadata.items()
-                    if not key.startswith(".rbd")
-                },
-                parent=source,
-                parent_snapshot=snapshot,
-            )
-            source.children.append(clone)
-            namespace.images[clone.image_id] = clone
-            return clone
-
-    def _images(self) -> list[StoredImage]:
-        return [
-            image
-            for cluster in self.clusters.values()
-            for pool in cluster.pools.values()
-            for namespace in pool.namespaces.values()
-            for image in namespace.images.values()
-        ]
+    def images(self) -> Iterator[StoredImage]:
+        """Yield the images of all clusters."""
+        for cluster in self.clusters.values():
+            for pool in cluster.pools.values():
+                for namespace in pool.namespaces.values():
+                    yield from namespace.images.values()
 
 
 def new_image_id(number: int) -> str:

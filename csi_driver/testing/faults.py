@@ -25,7 +25,9 @@ from csi_driver.domain.errors import DriverError
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
 
-_OPENERS: Final = frozenset({"pool", "pool_at", "open_raw", "open_loaded"})
+_OPENERS: Final = frozenset(
+    {"pool", "pool_at", "open_raw", "open_parent", "open_loaded"},
+)
 """Methods whose result is wrapped in its turn."""
 
 

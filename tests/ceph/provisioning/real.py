@@ -106,28 +106,6 @@ class CephWorld(World):
         with self.ioctx() as ioctx:
             return sorted(rbd.RBD().list(ioctx))
 
-    def add_snapshot(self, image_id: str, name: str) -> None:
-        """Make a snapshot."""
-        with self.ioctx() as ioctx, rbd.Image(ioctx, image_id=image_id) as image:
-            image.create_snap(name)
-
-    def remove_snapshot(self, image_id: str, name: str) -> None:
-        """Remove a snapshot."""
-        with self.ioctx() as ioctx, rbd.Image(ioctx, image_id=image_id) as image:
-            image.remove_snap(name)
-
-    def add_clone(self, image_id: str, snapshot: str, clone: str) -> None:
-        """Clone a snapshot."""
-        with self.ioctx() as ioctx:
-            with rbd.Image(ioctx, image_id=image_id, read_only=True) as image:
-                name = image.get_name()
-            rbd.RBD().clone(ioctx, name, snapshot, ioctx, clone, clone_format=2)
-
-    def remove_image(self, name: str) -> None:
-        """Remove an image."""
-        with self.ioctx() as ioctx:
-            rbd.RBD().remove(ioctx, name)
-
 
 @contextlib.contextmanager
 def administrator() -> Iterator[Any]:

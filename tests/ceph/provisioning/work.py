@@ -50,18 +50,6 @@ class ChildWorld(World):
     def images(self) -> list[str]:
         raise NotImplementedError
 
-    def add_snapshot(self, image_id: str, name: str) -> None:
-        raise NotImplementedError
-
-    def remove_snapshot(self, image_id: str, name: str) -> None:
-        raise NotImplementedError
-
-    def add_clone(self, image_id: str, snapshot: str, clone: str) -> None:
-        raise NotImplementedError
-
-    def remove_image(self, name: str) -> None:
-        raise NotImplementedError
-
 
 def quick_connector() -> Connector:
     """Return the lab's connector; its clients' watches end early."""

@@ -21,6 +21,9 @@ from tests.contract.images.worlds import POOL
 from tests.contract.images.worlds import MakeImage
 from tests.contract.images.worlds import World
 from tests.contract.images.worlds import id_of
+from tests.contract.images.worlds import make_clone
+from tests.contract.images.worlds import make_snapshot
+from tests.contract.images.worlds import remove_snapshot
 
 KEY = ".rbdcrypt"
 THREADS = 4
@@ -82,7 +85,6 @@ def test_large_metadata_is_whole(pool: Pool, make_image: MakeImage) -> None:
 
 
 def test_a_clone_takes_over_no_record(
-    world: World,
     pool: Pool,
     make_image: MakeImage,
     new_name: Callable[[], str],
@@ -90,11 +92,11 @@ def test_a_clone_takes_over_no_record(
     name, clone = make_image(), new_name()
     pool.swap_metadata(id_of(pool, name), KEY, None, "the parent's")
     pool.swap_metadata(id_of(pool, name), "note", None, "copied")
-    world.make_snapshot(pool, name, "s")
-    world.make_clone(pool, name, "s", clone)
+    make_snapshot(pool, name, "s")
+    make_clone(pool, name, "s", clone)
     assert pool.read_metadata(id_of(pool, clone), KEY) is None
     assert pool.read_metadata(id_of(pool, clone), "note") == "copied"
-    world.remove_snapshot(pool, name, "s")
+    remove_snapshot(pool, name, "s")
 
 
 @pytest.mark.parametrize("value", UNSTORABLE)

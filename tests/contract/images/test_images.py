@@ -27,6 +27,9 @@ from tests.contract.images.worlds import FEATURES
 from tests.contract.images.worlds import MakeImage
 from tests.contract.images.worlds import World
 from tests.contract.images.worlds import id_of
+from tests.contract.images.worlds import make_clone
+from tests.contract.images.worlds import make_snapshot
+from tests.contract.images.worlds import remove_snapshot
 
 STRIPED = Striping(4 * MIB, 64 * KIB, 4)
 
@@ -127,21 +130,20 @@ def test_a_reader_does_not_keep_an_image(pool: Pool, make_image: MakeImage) -> N
 
 
 def test_snapshots_and_clones_keep_an_image(
-    world: World,
     pool: Pool,
     make_image: MakeImage,
     new_name: Callable[[], str],
 ) -> None:
     name, clone = make_image(), new_name()
     image_id = id_of(pool, name)
-    world.make_snapshot(pool, name, "s")
+    make_snapshot(pool, name, "s")
     with pytest.raises(PreconditionError) as caught:
         pool.remove_image(name)
     assert not isinstance(caught.value, InUseError)
-    world.make_clone(pool, name, "s", clone)
+    make_clone(pool, name, "s", clone)
     with pool.open_raw(image_id) as image:
         assert image.dependants() == Dependants(1, 1)
-    world.remove_snapshot(pool, name, "s")  # stays while the clone reads it
+    remove_snapshot(pool, name, "s")  # stays while the clone reads it
     with pool.open_raw(image_id) as image:
         assert image.dependants() == Dependants(1, 1)
     with pytest.raises(PreconditionError):
@@ -153,13 +155,12 @@ def test_snapshots_and_clones_keep_an_image(
 
 
 def test_being_locked_is_said_before_having_snapshots(
-    world: World,
     pool: Pool,
     peer_pool: Pool,
     make_image: MakeImage,
 ) -> None:
     name = make_image()
-    world.make_snapshot(pool, name, "s")
+    make_snapshot(pool, name, "s")
     with peer_pool.open_raw(id_of(pool, name)) as image:
         with pytest.raises(PreconditionError) as caught:
             pool.remove_image(name)
@@ -167,25 +168,24 @@ def test_being_locked_is_said_before_having_snapshots(
         image.acquire_lock()
         with pytest.raises(InUseError):
             pool.remove_image(name)
-    world.remove_snapshot(pool, name, "s")
+    remove_snapshot(pool, name, "s")
 
 
 def test_a_clone_has_a_parent_and_its_header(
-    world: World,
     pool: Pool,
     make_image: MakeImage,
     new_name: Callable[[], str],
     header: bytes,
 ) -> None:
     name, clone = make_image(header=header), new_name()
-    world.make_snapshot(pool, name, "s")
-    world.make_clone(pool, name, "s", clone)
+    make_snapshot(pool, name, "s")
+    make_clone(pool, name, "s", clone)
     with pool.open_raw(id_of(pool, clone)) as image:
         assert image.parent() is not None
         assert image.read_header(len(header)) == header
         with pytest.raises(HeaderExistsError):
             image.write_header(header)
-    world.remove_snapshot(pool, name, "s")
+    remove_snapshot(pool, name, "s")
 
 
 def test_a_header_is_written_once(

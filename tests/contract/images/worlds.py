@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two worlds that the contract holds to one behaviour: the fake and real Ceph.
 
-A world makes connectors and does what the port offers no way to do: snapshots,
-clones, and bytes written past the port's own checks.
+A world makes connectors and does what the port offers no way to do: bytes are
+written past its checks, and plain objects removed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from csi_driver.domain.ids import Location
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
 from csi_driver.images.port import Pool
+from csi_driver.images.values import NewClone
+from csi_driver.images.values import SnapshotPath
 from csi_driver.testing.ceph_fake import FakeConnector
+from csi_driver.testing.ceph_fake_images import StoredImage
+from csi_driver.testing.ceph_fake_layers import raw_layers
 from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.ceph_fake_store import Namespace
-from csi_driver.testing.ceph_fake_store import StoredImage
 
 POOL = "rbd"
 OTHER_POOL = "rbd2"
@@ -65,15 +68,6 @@ class World(Protocol):
     def write_raw(self, pool: Pool, name: str, data: bytes) -> None:
         """Write at raw offset 0 whatever stands there."""
 
-    def make_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        """Make a snapshot."""
-
-    def remove_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        """Remove a snapshot."""
-
-    def make_clone(self, pool: Pool, name: str, snapshot: str, clone: str) -> None:
-        """Clone a snapshot inside one namespace."""
-
     def remove_object(self, pool: Pool, name: str) -> None:
         """Remove a plain object, if it is there."""
 
@@ -98,17 +92,7 @@ class FakeWorld:
         return FakeConnector(store)
 
     def write_raw(self, pool: Pool, name: str, data: bytes) -> None:
-        self._image(pool, name).data.write(0, data)
-
-    def make_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        self._store.add_snapshot(self._image(pool, name), snapshot)
-
-    def remove_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        self._store.remove_snapshot(self._image(pool, name), snapshot)
-
-    def make_clone(self, pool: Pool, name: str, snapshot: str, clone: str) -> None:
-        space = self._space(pool.location)
-        self._store.add_clone(space, self._image(pool, name), snapshot, clone)
+        raw_layers(self._image(pool, name)).write(0, data)
 
     def remove_object(self, pool: Pool, name: str) -> None:
         self._space(pool.location).omaps.pop(name, None)
@@ -155,27 +139,6 @@ class RealWorld:
     def write_raw(self, pool: Pool, name: str, data: bytes) -> None:
         with self._image(pool, name) as image:
             image.write(data, 0)
-
-    def make_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        with self._image(pool, name) as image:
-            image.create_snap(snapshot)
-
-    def remove_snapshot(self, pool: Pool, name: str, snapshot: str) -> None:
-        with self._image(pool, name) as image:
-            image.remove_snap(snapshot)
-
-    def make_clone(self, pool: Pool, name: str, snapshot: str, clone: str) -> None:
-        with self._ioctx(pool) as ioctx:
-            self.rbd.RBD().clone(
-                ioctx,
-                name,
-                snapshot,
-                ioctx,
-                clone,
-                features=self.rbd.RBD_FEATURE_LAYERING
-                | self.rbd.RBD_FEATURE_EXCLUSIVE_LOCK,
-                clone_format=2,
-            )
 
     def remove_object(self, pool: Pool, name: str) -> None:
         with self._ioctx(pool) as ioctx, contextlib.suppress(self.rados.ObjectNotFound):
@@ -226,3 +189,33 @@ def id_of(pool: Pool, name: str) -> str:
     found = pool.find_image(name)
     assert found is not None
     return found
+
+
+def make_snapshot(pool: Pool, name: str, snapshot: str) -> int:
+    """Take a snapshot and return its number."""
+    with pool.open_raw(id_of(pool, name)) as image:
+        image.create_snapshot(snapshot)
+        return image.snapshots()[-1].number
+
+
+def remove_snapshot(pool: Pool, name: str, snapshot: str) -> None:
+    """Remove a snapshot."""
+    with pool.open_raw(id_of(pool, name)) as image:
+        image.remove_snapshot(snapshot)
+
+
+def path_of(pool: Pool, name: str, snapshot: str) -> SnapshotPath:
+    """Return the path of a snapshot in a pool."""
+    return SnapshotPath(pool.pool_name, pool.location.namespace, name, snapshot)
+
+
+def make_clone(
+    pool: Pool, name: str, snapshot: str, clone: str, into: Pool | None = None
+) -> str:
+    """Clone a snapshot, with its image's striping; return the clone's id."""
+    with pool.open_raw(id_of(pool, name), read_only=True) as image:
+        striping = image.striping()
+    target = into or pool
+    path = path_of(pool, name, snapshot)
+    target.clone_image(path, NewClone(clone, striping, FEATURES))
+    return id_of(target, clone)

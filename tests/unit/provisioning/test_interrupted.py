@@ -31,7 +31,7 @@ from csi_driver.images.values import NewImage
 from csi_driver.provisioning.collection import pending
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.volumes import Volumes
-from csi_driver.testing.ceph_fake_store import Instance
+from csi_driver.testing.ceph_fake_images import Instance
 from csi_driver.testing.faults import Fault
 from csi_driver.testing.faults import FaultyConnector
 from csi_driver.testing.faults import Steps

@@ -27,6 +27,7 @@ from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.parameters import DEFAULT_FEATURES
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import GIB
 from csi_driver.domain.sizes import CapacityRange
@@ -35,6 +36,8 @@ from csi_driver.images.port import Connector
 from csi_driver.images.port import LoadedImage
 from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
+from csi_driver.images.values import NewClone
+from csi_driver.images.values import SnapshotPath
 from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.ring import open_ring
 from csi_driver.provisioning.collector import Collector
@@ -47,7 +50,6 @@ from csi_driver.provisioning.volumes import Volumes
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.ceph_fake_store import Namespace
-from csi_driver.testing.ceph_fake_store import StoredImage
 
 SECRET: Final = {"encryptionKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}
 DRIVER: Final = "rbdcrypt.csi.ceph.io"
@@ -177,21 +179,28 @@ class World(abc.ABC):
     def images(self) -> list[str]:
         """Return the names of all images, sorted."""
 
-    @abc.abstractmethod
     def add_snapshot(self, image_id: str, name: str) -> None:
         """Make an RBD snapshot as an administrator would."""
+        with self.pool() as pool, pool.open_raw(image_id) as image:
+            image.create_snapshot(name)
 
-    @abc.abstractmethod
     def remove_snapshot(self, image_id: str, name: str) -> None:
         """Remove it."""
+        with self.pool() as pool, pool.open_raw(image_id) as image:
+            image.remove_snapshot(name)
 
-    @abc.abstractmethod
     def add_clone(self, image_id: str, snapshot: str, clone: str) -> None:
         """Clone a snapshot to a new image."""
+        with self.pool() as pool:
+            with pool.open_raw(image_id, read_only=True) as image:
+                name, striping = image.name, image.striping()
+            source = SnapshotPath(self.pool_name, self.namespace, name, snapshot)
+            pool.clone_image(source, NewClone(clone, striping, DEFAULT_FEATURES))
 
-    @abc.abstractmethod
     def remove_image(self, name: str) -> None:
         """Remove an image, as `rbd rm` does."""
+        with self.pool() as pool:
+            pool.remove_image(name)
 
 
 class FakeWorld(World):
@@ -232,29 +241,9 @@ class FakeWorld(World):
         with self.store.lock:
             return sorted(image.name for image in self._space.images.values())
 
-    def add_snapshot(self, image_id: str, name: str) -> None:
-        """Make a snapshot."""
-        self.store.add_snapshot(self._image(image_id), name)
-
-    def remove_snapshot(self, image_id: str, name: str) -> None:
-        """Remove a snapshot."""
-        self.store.remove_snapshot(self._image(image_id), name)
-
-    def add_clone(self, image_id: str, snapshot: str, clone: str) -> None:
-        """Clone a snapshot."""
-        self.store.add_clone(self._space, self._image(image_id), snapshot, clone)
-
-    def remove_image(self, name: str) -> None:
-        """Remove an image."""
-        with self.pool() as pool:
-            pool.remove_image(name)
-
     @property
     def _space(self) -> Namespace:
         return self.store.pool("rbd").namespaces[""]
-
-    def _image(self, image_id: str) -> StoredImage:
-        return self._space.by_id(image_id)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,19 @@ class FakePool:
         """The pool's present name."""
         return self._pool.name
 
+    def at(self, location: Location) -> FakePool:
+        """Return another place of the cluster, through the same instance."""
+        if location.cluster != self._location.cluster:
+            message = f"{location} is reached through another cluster's connection"
+            raise InternalError(message)
+        with self._store.lock:
+            self._instance.require_open(f"{location}")
+            pool = self._cluster.pools.get(location.pool_id)
+            if pool is None:
+                message = f"there is no pool {location.pool_id}"
+                raise NotFoundError(message)
+            return FakePool(self._store, self._instance, pool, location)
+
     def create_image(self, image: NewImage) -> None:
         """Make an image."""
         with self._asking(f"creating image {image.name}") as space:

@@ -25,10 +25,15 @@ from csi_driver.domain.errors import DriverError
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
 
-_OPENERS: Final = frozenset(
-    {"pool", "pool_at", "open_raw", "open_parent", "open_loaded"},
-)
-"""Methods whose result is wrapped in its turn."""
+_OPENERS: Final = {
+    "pool": "pool",
+    "pool_at": "pool",
+    "at": "pool",
+    "open_raw": "image",
+    "open_parent": "image",
+    "open_loaded": "image",
+}
+"""Methods whose result is wrapped in its turn, and what it counts as."""
 
 
 class When(enum.Enum):
@@ -114,8 +119,7 @@ class _Counted:
         def step(*args: Any, **kwargs: Any) -> Any:
             result = self._steps.run(f"{self._kind}.{name}", found, *args, **kwargs)
             if name in _OPENERS:
-                kind = "pool" if name.startswith("pool") else "image"
-                return _Counted(result, kind, self._steps)
+                return _Counted(result, _OPENERS[name], self._steps)
             return result
 
         return step

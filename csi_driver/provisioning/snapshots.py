@@ -13,6 +13,7 @@ from typing import Final
 
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.ids import SnapshotId
@@ -23,12 +24,14 @@ from csi_driver.domain.snapshots import SnapshotState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import SnapshotEntry
 from csi_driver.images.port import Pool
+from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
 from csi_driver.provisioning import taking
 
 _TRIES: Final = 10
+_PAGE: Final = 500
 
 
 def create_snapshot(pool: Pool, image_id: str, name: str) -> Snapshot:
@@ -60,9 +63,7 @@ def _attempt(pool: Pool, image_id: str, name: str) -> Snapshot:
     try:
         snapshot = _find_or_take(pool, entry)
     except NotFoundError:
-        if not entry.number:  # the name stands for nothing, then
-            with contextlib.suppress(ConflictError):
-                directory.forget_snapshot(entry)
+        _free_begun(pool, entry)
         raise
     if not entry.number:
         directory.replace(entry, _complete(entry, snapshot))
@@ -75,7 +76,11 @@ def _find_or_take(pool: Pool, entry: SnapshotEntry) -> Snapshot:
             return present
         return present if entry.number else taking.intended(present, entry.name)
 
-    record = change_record(pool, entry.image_id, wanted)
+    try:
+        record = change_record(pool, entry.image_id, wanted)
+    except (PendingError, ExhaustedError):
+        _free_begun(pool, entry)
+        raise
     snapshot = record.snapshot_named(entry.name)
     if snapshot is None:  # the name outlived its snapshot
         Directory(pool).forget_snapshot(entry)
@@ -120,20 +125,70 @@ def delete_snapshot(pool: Pool, snapshot_id: SnapshotId) -> None:
 
 
 def finish_deletion(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
-    """Remove a snapshot that is marked for it, then its names; can be repeated."""
+    """Remove a snapshot that is marked for it, then its names; can be repeated.
+
+    One that cannot go yet stays marked, without a name.
+    """
     with pool.open_raw(image_id) as image:
-        with contextlib.suppress(NotFoundError):
-            image.remove_snapshot(snapshot.rbd_name)
+        gone = _removed(pool, image, snapshot)
         taking.remove_orphans(pool, image)
     if not snapshot.internal:
         _free_name(pool, image_id, snapshot.name)
+    left = None if gone else dataclasses.replace(snapshot, name="")
     change_record(
         pool,
         image_id,
         lambda present: present.with_snapshot(
-            snapshot.rbd_name, None
+            snapshot.rbd_name, left
         ).with_needed_keys(),
     )
+
+
+def _removed(pool: Pool, image: RawImage, snapshot: Snapshot) -> bool:
+    """Remove an RBD snapshot, unless its clones would lose what is below it.
+
+    When librbd removes a snapshot with clones, and neither the head nor another
+    snapshot reads the same parent any more because of a flatten, it tells the
+    parent that its child is gone, though the clones go on reading it.  The parent
+    then vanishes from under them (measured on 18.2.7).
+    """
+    found = [each for each in image.snapshots() if each.name == snapshot.rbd_name]
+    if not found:
+        return True
+    if image.parent() is not None or snapshot.ancestors:
+        with pool.open_raw(
+            image.image_id, read_only=True, snapshot=found[0].number
+        ) as view:
+            link, clones = view.parent(), view.children()
+        if link and clones:
+            head = image.parent()
+            flattening = read_record(pool, image.image_id).flatten is not None
+            if flattening or head is None or head.path != link.path:
+                return False
+    with contextlib.suppress(NotFoundError):
+        image.remove_snapshot(snapshot.rbd_name)
+    return True
+
+
+def forget_begun(pool: Pool, image_id: str) -> None:
+    """Free the names that stand for nothing, of a volume that is gone.
+
+    Whoever filed one died before there was an intent in the volume's record.
+    """
+    directory = Directory(pool)
+    after = ""
+    while page := directory.snapshots(after, _PAGE):
+        after = page[-1][0]
+        for _, entry in page:
+            if entry.image_id == image_id:
+                _free_begun(pool, entry)
+
+
+def _free_begun(pool: Pool, entry: SnapshotEntry) -> None:
+    """Free a name whose snapshot was never completed."""
+    if not entry.number:
+        with contextlib.suppress(ConflictError):
+            Directory(pool).forget_snapshot(entry)
 
 
 def _free_name(pool: Pool, image_id: str, name: str) -> None:

@@ -158,6 +158,12 @@ class CephRawImage(CephImage):
     def write_header(self, header: bytes) -> None:
         """Write a header where none is."""
         self._require_header_area(len(header))
+        if self.parent() is not None:
+            message = (
+                f"image {self._id} is a clone: a flat image's header would copy up"
+                " what its parent has there; a clone has a header of its own kind"
+            )
+            raise PreconditionError(message)
         found = header_kind(self.read_header(_MAGIC_LENGTH))
         if found.encrypted:
             message = (

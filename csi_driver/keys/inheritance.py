@@ -9,9 +9,7 @@ anew under its own KEK.
 from __future__ import annotations
 
 import dataclasses
-from types import TracebackType
 from typing import Protocol
-from typing import Self
 
 from csi_driver.domain.chain import LuksFormat
 from csi_driver.domain.secrets import SecretBytes
@@ -19,7 +17,7 @@ from csi_driver.keys.ring import OpenRing
 
 
 class Inheritance(Protocol):
-    """The keys of the layers below a clone; wiped at the end of a `with`."""
+    """The keys of the layers below a clone, until `close`."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -34,15 +32,6 @@ class Inheritance(Protocol):
     def close(self) -> None:
         """Wipe what was unwrapped."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoKeys:
@@ -55,17 +44,6 @@ class NoKeys:
 
     def close(self) -> None:
         """Wipe nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,17 +60,6 @@ class RingKeys:
     def close(self) -> None:
         """Wipe the source's KEK."""
         self.ring.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,14 +80,3 @@ class ForeignPassphrases:
         """Wipe the passphrases."""
         for each in self.passphrases:
             each.wipe()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

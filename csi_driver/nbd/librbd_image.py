@@ -21,9 +21,7 @@ from ctypes import c_void_p
 from dataclasses import dataclass
 from typing import Final
 
-from csi_driver.domain.chain import LayerSpec
 from csi_driver.domain.chain import LoadSpecs
-from csi_driver.domain.chain import LuksFormat
 from csi_driver.domain.errors import AlreadyLoadedError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
@@ -34,6 +32,7 @@ from csi_driver.nbd import librbd_errors as errors
 from csi_driver.nbd.librbd_connection import REQUIRED
 from csi_driver.nbd.librbd_connection import CephClient
 from csi_driver.nbd.librbd_connection import Connection
+from csi_driver.nbd.librbd_encryption import load_encryption
 from csi_driver.nbd.librbd_watch import HeaderWatch
 
 
@@ -132,21 +131,7 @@ class LibrbdImage:
         """
         if self.loaded:
             raise AlreadyLoadedError(f"{self.target}: its encryption is loaded already")
-        layers = specs.layers
-        with contextlib.ExitStack() as wipe:
-            keep = []
-            array = (api.EncryptionSpec * len(layers))()
-            for index, layer in enumerate(layers):
-                secret = api.Secret(layer.passphrase.reveal())
-                wipe.callback(secret.wipe)
-                options = _options(layer, secret)
-                keep.append((secret, options))
-                array[index].format = int(layer.format)
-                array[index].options = ctypes.addressof(options)
-                array[index].options_size = ctypes.sizeof(options)
-            load = self._library["rbd_encryption_load2"]
-            result = load(self.handle, array, len(layers))
-            del keep
+        result = load_encryption(self._library, self.handle, specs)
         self._check(result, errors.LOAD, "load its encryption")
         self.loaded = True
 
@@ -398,17 +383,3 @@ def _ignore_progress(_done: int, _total: int, _argument: int | None) -> int:
 
 
 _IGNORE_PROGRESS: Final = api.PROGRESS(_ignore_progress)
-
-
-def _options(
-    layer: LayerSpec, secret: api.Secret
-) -> api.LuksOptions | api.VersionedLuksOptions:
-    """Return the options struct that librbd expects for the layer's format."""
-    options: api.LuksOptions | api.VersionedLuksOptions
-    if layer.format is LuksFormat.ANY:
-        options = api.LuksOptions()
-    else:
-        options = api.VersionedLuksOptions()
-    options.passphrase = secret.address
-    options.passphrase_size = secret.length
-    return options

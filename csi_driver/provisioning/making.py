@@ -69,7 +69,7 @@ class Making:
             keys = None
             if plan.mode.encrypted:
                 inherited = open_source(source, self.secrets, elsewhere)
-                wiping.enter_context(inherited)
+                wiping.callback(inherited.close)
                 keys = wiping.enter_context(new_keys(plan, self.secrets, inherited))
             children.settle(source.pool, source.record.image_id, patience)
             return self._run(ClonedVolume(self.pool, plan, source, keys), patience)

@@ -24,7 +24,6 @@ from csi_driver.domain.chain import LayerSpec
 from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.chain import specs_for
 from csi_driver.domain.errors import HeaderError
-from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
@@ -34,9 +33,8 @@ from csi_driver.images.chains import read_chain
 from csi_driver.images.port import LoadedImage
 from csi_driver.images.port import PlainImage
 from csi_driver.images.port import Pool
-from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.material import parse_layer_passphrases
-from csi_driver.keys.ring import open_ring
+from csi_driver.keys.volume import ring_passphrases
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,27 +114,13 @@ def unlocked(record: Record, secrets: Mapping[str, str]) -> Iterator[Keys]:
         case EncryptionMode.NONE:
             yield Keys(record, {})
         case EncryptionMode.KEYRING:
-            keys = _ring_keys(record, secrets)
+            keys = ring_passphrases(record, secrets)
             with _wiped(keys.values()):
                 yield Keys(record, keys)
         case EncryptionMode.PASSPHRASE:
             passphrases = parse_layer_passphrases(secrets)
             with _wiped(passphrases):
                 yield Keys(record, {}, passphrases)
-
-
-def _ring_keys(record: Record, secrets: Mapping[str, str]) -> dict[str, SecretBytes]:
-    if record.ring is None:
-        message = f"the record of volume {record.name!r} has no key ring"
-        raise RecordError(message)
-    source = parse_key_source(secrets)
-    with _wiped([source.value]):
-        try:
-            with open_ring(record.ring, source) as opened:
-                return opened.passphrases()
-        except SecretError as error:
-            message = f"volume {record.name!r}: {error}"
-            raise SecretError(message) from error
 
 
 @contextlib.contextmanager

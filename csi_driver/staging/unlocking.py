@@ -19,7 +19,6 @@ from csi_driver.domain.chain import LayerSpec
 from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.chain import specs_for
 from csi_driver.domain.errors import HeaderError
-from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
@@ -27,9 +26,8 @@ from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images.chains import read_chain
 from csi_driver.images.chains import read_layer
 from csi_driver.images.port import Pool
-from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.material import parse_layer_passphrases
-from csi_driver.keys.ring import open_ring
+from csi_driver.keys.volume import ring_passphrases
 
 _CHECK: Final = "run `rbdcrypt-csi volume check` on it"
 
@@ -75,35 +73,19 @@ def unlock(
         case EncryptionMode.NONE:
             return Unlocked(record, None)
         case EncryptionMode.KEYRING:
-            keys = _ring_keys(record, secrets, wiping)
+            keys = ring_passphrases(record, secrets)
+            for key in keys.values():
+                wiping.callback(key.wipe)
             return Unlocked(record, _ring_specs(pool, record, keys), keys)
         case EncryptionMode.PASSPHRASE:
             passphrases = parse_layer_passphrases(secrets)
             for passphrase in passphrases:
                 wiping.callback(passphrase.wipe)
-            _look(pool, record)
-            specs = tuple(LayerSpec(each) for each in passphrases)
+            _, has_parent = _look(pool, record)
+            # Once it is flat, librbd refuses what was for its ancestors.
+            needed = passphrases if has_parent else passphrases[:1]
+            specs = tuple(LayerSpec(each) for each in needed)
             return Unlocked(record, LoadSpecs(specs))
-
-
-def _ring_keys(
-    record: Record, secrets: Mapping[str, str], wiping: contextlib.ExitStack
-) -> Mapping[str, SecretBytes]:
-    if record.ring is None:
-        message = f"the record of volume {record.name!r} has no key ring"
-        raise RecordError(message)
-    source = parse_key_source(secrets)
-    wiping.callback(source.value.wipe)
-    try:
-        opened = open_ring(record.ring, source)
-    except SecretError as error:
-        message = f"volume {record.name!r}: {error}"
-        raise SecretError(message) from error
-    with opened:
-        keys = opened.passphrases()
-    for key in keys.values():
-        wiping.callback(key.wipe)
-    return keys
 
 
 def _ring_specs(

@@ -123,6 +123,9 @@ class FakeRawImage(FakeImage):
     def write_header(self, header: bytes) -> None:
         """Write a header where none is."""
         _require_header_area(len(header))
+        if self.parent() is not None:
+            message = f"image {self.image_id} is a clone"
+            raise PreconditionError(message)
         found = header_kind(self.read_header(_MAGIC_LENGTH))
         if found.encrypted:
             message = f"image {self.image_id} has a {found.value} header already"

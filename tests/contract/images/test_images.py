@@ -183,7 +183,7 @@ def test_a_clone_has_a_parent_and_its_header(
     with pool.open_raw(id_of(pool, clone)) as image:
         assert image.parent() is not None
         assert image.read_header(len(header)) == header
-        with pytest.raises(HeaderExistsError):
+        with pytest.raises(PreconditionError):
             image.write_header(header)
     remove_snapshot(pool, name, "s")
 

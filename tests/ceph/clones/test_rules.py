@@ -302,7 +302,7 @@ def test_no_second_load_or_format(making: Making, tools: RawTools, kind: str) ->
         with pytest.raises(AlreadyLoadedError):
             image.write_header(header)
     with making.pool.open_raw(stack.image_id) as raw:
-        with pytest.raises(HeaderExistsError):
+        with pytest.raises(PreconditionError):
             raw.write_header(header)
         if kind in {"flat", "flattened"}:
             with pytest.raises(PreconditionError, match="no clone"):

@@ -14,6 +14,7 @@ from csi_driver.domain.chain import specs_for
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.record import Record
+from csi_driver.images.chains import FIRST_BYTES
 from csi_driver.images.chains import read_chain
 from csi_driver.images.port import Pool
 from csi_driver.keys.material import parse_key_source
@@ -130,7 +131,7 @@ def test_a_clone_whose_own_header_is_gone(
     ):
         header = parent.read_header(4 * MIB)
         image.erase_header(4 * MIB)
-        image.write_header(header)
+        image.write_clone_header(header, header[:FIRST_BYTES])
     with pytest.raises(HeaderError, match="another layer"):
         node.stage(clone, WRITER, OTHER_SECRETS)
 

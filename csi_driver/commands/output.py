@@ -59,9 +59,7 @@ def clean(text: str) -> str:
 
     Names of images and snapshots are chosen by whoever may make one.
     """
-    return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
+    return "".join(each if each.isprintable() else _STRANGE for each in text)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -15,7 +15,9 @@ from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.ids import LONGEST_ID
 from csi_driver.domain.ids import Location
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.ids import check_snapshot_name
 from csi_driver.domain.ids import check_volume_name
 from csi_driver.domain.ids import directory_key
 from csi_driver.domain.ids import new_image_name
@@ -107,6 +109,69 @@ def test_the_longest_id_just_fits() -> None:
         VolumeId(Location("c" + "x" * (room + 1), 1, ""), "a")
 
 
+@given(LOCATIONS, IMAGE_IDS, st.integers(1, 10**19 - 1))
+@example(Location("a:b%3A/ä", 1, "ns:%"), "1", 1)
+def test_a_snapshot_id_comes_back_as_it_was(
+    location: Location,
+    image_id: str,
+    number: int,
+) -> None:
+    volume = build(location, image_id)
+    if volume is None:
+        return
+    try:
+        snapshot = SnapshotId(volume, number)
+    except InvalidRequestError:
+        assert len(f"{volume}:{number}") > LONGEST_ID
+        return
+    text = str(snapshot)
+    assert text.isascii()
+    assert len(text) <= LONGEST_ID
+    assert SnapshotId.parse(text) == snapshot
+    # Neither kind of id passes for the other.
+    with pytest.raises(NotFoundError):
+        VolumeId.parse(text)
+    with pytest.raises(NotFoundError):
+        SnapshotId.parse(str(volume))
+
+
+@given(ANY_TEXT | st.text().map("s1:c:1::10ab:".__add__))
+@example("")
+@example("s1:c:1::10ab")
+@example("s1:c:1::10ab:")
+@example("s1:c:1::10ab:0")
+@example("s1:c:1::10ab:01")
+@example("s1:c:1::10ab:+1")
+@example("s1:c:1::10ab:1_0")
+@example("s1:c:1::10ab:\u0661")
+@example("s1:c:1::10ab:99999999999999999999")
+@example("s1:c:1::10ab:4\n")
+@example("s1:c:1::10ab:4:5")
+@example("s1:c:0::10ab:4")
+@example("s1::1::10ab:4")
+@example("s1:%63:1::10ab:4")
+@example("s1:%zz:1::10ab:4")
+@example("s1:\ud800:1::10ab:4")
+@example("v1:c:1::10ab:4")
+@example("x" * 100_000)
+def test_whatever_arrives_is_a_snapshot_of_ours_or_not_found(text: str) -> None:
+    with contextlib.suppress(NotFoundError):
+        assert str(SnapshotId.parse(text)) == text
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**19])
+def test_what_is_no_number_of_a_snapshot_is_refused(number: int) -> None:
+    with pytest.raises(InvalidRequestError, match="number"):
+        SnapshotId(SOME, number)
+
+
+def test_a_long_snapshot_id_is_refused() -> None:
+    room = LONGEST_ID - len(str(VolumeId(Location("c", 1, ""), "a")))
+    volume = VolumeId(Location("c" + "x" * room, 1, ""), "a")
+    with pytest.raises(InvalidRequestError, match="snapshot"):
+        SnapshotId(volume, 1)
+
+
 @pytest.mark.parametrize("image_id", ["", "a b", "ä", "a/b", "a:b", "x" * 65])
 def test_what_is_no_image_id_is_refused(image_id: str) -> None:
     with pytest.raises(InvalidRequestError):
@@ -124,6 +189,7 @@ def test_text_that_is_not_unicode_makes_no_id() -> None:
 )
 def test_names_that_csi_allows(name: str) -> None:
     assert check_volume_name(name) == name
+    assert check_snapshot_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -140,8 +206,10 @@ def test_names_that_csi_allows(name: str) -> None:
     ],
 )
 def test_names_that_csi_does_not_allow(name: str, why: str) -> None:
-    with pytest.raises(InvalidRequestError, match=why):
+    with pytest.raises(InvalidRequestError, match=f"volume name.*{why}"):
         check_volume_name(name)
+    with pytest.raises(InvalidRequestError, match=f"snapshot name.*{why}"):
+        check_snapshot_name(name)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,13 @@ from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import RawSize
+from csi_driver.domain.snapshots import SnapshotState
 from tests.unit.domain.strategies import RECORDS
 from tests.unit.domain.strategies import a_record
 
 type Fields = dict[str, Any]
 TEXT = a_record().to_json()
+SECRET = '"secret":{"name":"secret","namespace":"ns"}'
 
 
 def spelt(fields: Fields) -> str:
@@ -113,19 +116,34 @@ def test_a_parameter_of_any_other_type_is_refused_or_kept(
     assert found.to_json() == altered
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, "1", None, 1.0, True, [1], {}])
+@pytest.mark.parametrize("version", [0, 1, 3, -1, "2", None, 2.0, True, [2], {}])
 def test_other_versions_are_refused(version: object) -> None:
     with pytest.raises(RecordError):
         Record.from_json(spelt({**json.loads(TEXT), "version": version}))
 
 
 def test_an_unknown_version_says_what_to_do() -> None:
-    text = spelt({"version": 2, "anything": "else"})
-    with pytest.raises(RecordError, match=r"version 2.*driver version that wrote it"):
+    text = spelt({"version": 3, "anything": "else"})
+    with pytest.raises(RecordError, match=r"version 3.*driver version that wrote it"):
         Record.from_json(text)
 
 
-@pytest.mark.parametrize("path", [(), ("parameters",), ("exports", 0), ("ring",)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        (),
+        ("parameters",),
+        ("parameters", "secret"),
+        ("exports", 0),
+        ("ring",),
+        ("origin",),
+        ("snapshots", 0),
+        ("children", 0),
+        ("flatten",),
+        ("limits",),
+        ("nodeSecret",),
+    ],
+)
 def test_unknown_and_absent_fields_are_refused(path: tuple[str | int, ...]) -> None:
     def changed(change: Callable[[Fields], object]) -> str:
         fields = json.loads(TEXT)
@@ -159,15 +177,19 @@ def test_unknown_and_absent_fields_are_refused(path: tuple[str | int, ...]) -> N
         TEXT.replace('"actual":1073741824', '"actual":-1'),
         TEXT.replace('"reserve":16777216', '"reserve":-1'),
         TEXT.replace('"objectSize":4194304', '"objectSize":3'),
-        TEXT.replace('"secret":["ns","secret"]', '"secret":["ns"]'),
-        TEXT.replace('"secret":["ns","secret"]', '"secret":"ns"'),
+        TEXT.replace(SECRET, '"secret":{"namespace":"ns"}'),
+        TEXT.replace(SECRET, '"secret":"ns"'),
+        TEXT.replace('"ancestors":2', '"ancestors":-1'),
+        TEXT.replace('"layers":["', '"layers":[1,"', 1),
+        TEXT.replace('"state":"making"', '"state":"fine"'),
+        TEXT.replace('"flattenPolicy":"depth"', '"flattenPolicy":"soft"'),
         "x" * (LONGEST_RECORD + 1),
         "null",
         "[]",
         '"text"',
         "",
     ],
-    ids=range(17),
+    ids=range(21),
 )
 def test_what_resembles_a_record_is_refused(altered: str) -> None:
     assert altered != TEXT
@@ -252,3 +274,69 @@ def test_entries_of_nodes_that_watch_no_more_are_dropped() -> None:
     assert record.without_dead_exports("own", watching).exports == (reader, writer, own)
     watching = {"127.0.0.1:0/2"}  # the reader's I/O client does not watch
     assert record.without_dead_exports("own", watching).exports == (own,)
+
+
+def test_a_snapshot_is_found_by_name_and_by_number() -> None:
+    record = a_record()
+    ready, making = record.snapshots
+    assert record.snapshot_named(ready.name) is ready
+    assert record.snapshot_numbered(ready.number) is ready
+    assert making.internal
+    assert making.number == 0
+    # One that nobody named, or that is still being made, is not found by that.
+    assert record.snapshot_named("") is None
+    assert record.snapshot_numbered(0) is None
+    assert record.snapshot_named("other") is None
+
+
+def test_a_snapshot_changes_or_goes_by_its_rbd_name() -> None:
+    record = a_record()
+    ready, making = record.snapshots
+    changed = dataclasses.replace(making, number=9, state=SnapshotState.READY)
+    assert record.with_snapshot(making.rbd_name, changed).snapshots == (ready, changed)
+    assert record.with_snapshot(ready.rbd_name, None).snapshots == (making,)
+    new = dataclasses.replace(ready, rbd_name="csi-snap-new")
+    assert record.with_snapshot("csi-snap-new", new).snapshots == (ready, making, new)
+
+
+def test_the_intent_to_make_a_child_is_there_once() -> None:
+    record = a_record()
+    (child,) = record.children
+    assert record.with_child(child) == record
+    other = dataclasses.replace(child, image_name="csi-vol-other", snapshot="s")
+    both = record.with_child(other)
+    assert both.children_of("s") == (other,)
+    assert both.children_of(child.snapshot) == (child,)
+    assert both.without_child(other.image_name) == record
+    assert record.without_child("csi-vol-unknown") == record
+
+
+def test_a_flattened_volume_needs_its_own_key_and_those_of_its_snapshots() -> None:
+    own, parent = (str(uuid.UUID(int=number)) for number in (7, 8))
+    record = a_record()
+    assert record.layers == (own, parent)
+    flat = record.flattened()
+    assert flat.layers == (own,)
+    assert (flat.ancestors, flat.flatten) == (0, None)
+    assert flat.ring is not None
+    assert [key.header_uuid for key in flat.ring.entries] == [own, parent]
+    assert flat.snapshots == record.snapshots
+    alone = dataclasses.replace(record, snapshots=()).flattened()
+    assert alone.ring is not None
+    assert [key.header_uuid for key in alone.ring.entries] == [own]
+    plain = dataclasses.replace(record, ring=None, layers=())
+    assert plain.flattened() == dataclasses.replace(plain, ancestors=0, flatten=None)
+
+
+@given(RECORDS)
+def test_only_keys_that_nobody_needs_are_dropped(record: Record) -> None:
+    kept = record.with_needed_keys()
+    assert kept.with_needed_keys() == kept
+    assert dataclasses.replace(kept, ring=record.ring) == record
+    if record.ring is None or kept.ring is None or not record.layers:
+        assert kept == record  # what the head needs is not known
+        return
+    needed = {*record.layers, *(key for s in record.snapshots for key in s.layers)}
+    assert kept.ring.entries == tuple(
+        entry for entry in record.ring.entries if entry.header_uuid in needed
+    )

@@ -20,7 +20,6 @@ import dataclasses
 import enum
 from typing import Final
 
-from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
@@ -42,6 +41,7 @@ from csi_driver.images.records import read_record
 from csi_driver.provisioning import children
 from csi_driver.provisioning import taking
 from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.snapshots import forget_begun
 
 _PAGE: Final = 500
 
@@ -94,6 +94,8 @@ def collect(
     except InUseError:
         outcome = Outcome.BUSY
     if outcome is Outcome.REMOVED:
+        if entry.image_id:
+            forget_begun(pool, entry.image_id)
         Directory(pool).forget(entry)
         if patience is not None:
             patience.forget(entry.image_id)
@@ -196,10 +198,6 @@ def _tidy(pool: Pool, image: RawImage, patience: LockPatience) -> None:
         if record.children_of(snapshot.rbd_name):
             continue
         taking.withdraw(pool, image, snapshot.rbd_name)
-        entry = Directory(pool).find_snapshot(snapshot.name) if snapshot.name else None
-        if entry and entry.image_id == image.image_id and not entry.number:
-            with contextlib.suppress(ConflictError):
-                Directory(pool).forget_snapshot(entry)
     taking.remove_orphans(pool, image)
 
 

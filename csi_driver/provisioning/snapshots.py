@@ -13,6 +13,7 @@ from typing import Final
 
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.ids import SnapshotId
@@ -29,6 +30,7 @@ from csi_driver.images.records import read_record
 from csi_driver.provisioning import taking
 
 _TRIES: Final = 10
+_PAGE: Final = 500
 
 
 def create_snapshot(pool: Pool, image_id: str, name: str) -> Snapshot:
@@ -60,9 +62,7 @@ def _attempt(pool: Pool, image_id: str, name: str) -> Snapshot:
     try:
         snapshot = _find_or_take(pool, entry)
     except NotFoundError:
-        if not entry.number:  # the name stands for nothing, then
-            with contextlib.suppress(ConflictError):
-                directory.forget_snapshot(entry)
+        _free_begun(pool, entry)
         raise
     if not entry.number:
         directory.replace(entry, _complete(entry, snapshot))
@@ -75,7 +75,11 @@ def _find_or_take(pool: Pool, entry: SnapshotEntry) -> Snapshot:
             return present
         return present if entry.number else taking.intended(present, entry.name)
 
-    record = change_record(pool, entry.image_id, wanted)
+    try:
+        record = change_record(pool, entry.image_id, wanted)
+    except (PendingError, ExhaustedError):
+        _free_begun(pool, entry)
+        raise
     snapshot = record.snapshot_named(entry.name)
     if snapshot is None:  # the name outlived its snapshot
         Directory(pool).forget_snapshot(entry)
@@ -134,6 +138,27 @@ def finish_deletion(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
             snapshot.rbd_name, None
         ).with_needed_keys(),
     )
+
+
+def forget_begun(pool: Pool, image_id: str) -> None:
+    """Free the names that stand for nothing, of a volume that is gone.
+
+    Whoever filed one died before there was an intent in the volume's record.
+    """
+    directory = Directory(pool)
+    after = ""
+    while page := directory.snapshots(after, _PAGE):
+        after = page[-1][0]
+        for _, entry in page:
+            if entry.image_id == image_id:
+                _free_begun(pool, entry)
+
+
+def _free_begun(pool: Pool, entry: SnapshotEntry) -> None:
+    """Free a name whose snapshot was never completed."""
+    if not entry.number:
+        with contextlib.suppress(ConflictError):
+            Directory(pool).forget_snapshot(entry)
 
 
 def _free_name(pool: Pool, image_id: str, name: str) -> None:

@@ -17,3 +17,12 @@ def world() -> Iterator[CephWorld]:
     made.begin()
     yield made
     made.end()
+
+
+@pytest.fixture
+def wide_world() -> Iterator[CephWorld]:
+    """Give a place with others beside it, in its pool and in another one."""
+    made = CephWorld(wide=True)
+    made.begin()
+    yield made
+    made.end()

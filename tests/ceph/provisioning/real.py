@@ -18,10 +18,12 @@ import rbd
 
 from csi_driver.domain.clusters import OwnedPool
 from csi_driver.domain.clusters import parse_clusters
+from csi_driver.domain.ids import VolumeId
 from csi_driver.images.ceph import CephConnector
 from tests.unit.provisioning.worlds import World
 
 CLUSTER: Final = "lab"
+OTHER_POOL: Final = "rbd2"
 _CONFIG: Final = "RBDCRYPT_CLUSTERS_FILE"
 _OMAPS: Final = ("rbd_directory", "rbd_trash", "rbd_children", "rbdcrypt.directory")
 _LASTING: Final = {*_OMAPS, "rbd_info"}
@@ -39,13 +41,22 @@ class CephWorld(World):
         *,
         monitors: tuple[str, ...] = (),
         key_file: str = "",
+        wide: bool = False,
     ) -> None:
+        """`wide` is with the places of `elsewhere`."""
         self.pool_name = pool
         self.namespace = f"test-{uuid.uuid4().hex[:12]}"
+        self._other = f"{self.namespace}-b"
+        owned = {pool: [self.namespace]}
+        if wide:
+            owned = {pool: [self.namespace, self._other], OTHER_POOL: [self._other]}
+        self._owned = [(name, each) for name, some in owned.items() for each in some]
         config = parse_clusters(_config_file().read_text()).get(CLUSTER)
         self.config = dataclasses.replace(
             config,
-            pools=(OwnedPool(pool, (self.namespace,)),),
+            pools=tuple(
+                OwnedPool(name, tuple(namespaces)) for name, namespaces in owned.items()
+            ),
             monitors=monitors or config.monitors,
             key_file=key_file or config.key_file,
         )
@@ -57,7 +68,10 @@ class CephWorld(World):
                     "rbdcrypt": {
                         "userID": self.config.user_id,
                         "keyFile": self.config.key_file,
-                        "pools": [{"name": pool, "namespaces": [self.namespace]}],
+                        "pools": [
+                            {"name": name, "namespaces": namespaces}
+                            for name, namespaces in owned.items()
+                        ],
                     },
                 },
             ],
@@ -66,45 +80,89 @@ class CephWorld(World):
         super().__init__(CephConnector(clusters), clusters)
 
     @contextlib.contextmanager
-    def ioctx(self, *, whole_pool: bool = False) -> Iterator[Any]:
+    def ioctx(self, pool: str = "", namespace: str | None = None) -> Iterator[Any]:
         """Lend a python-rados context of an administrator."""
         with (
             administrator() as cluster,
-            cluster.open_ioctx(self.pool_name) as ioctx,
+            cluster.open_ioctx(pool or self.pool_name) as ioctx,
         ):
-            ioctx.set_namespace("" if whole_pool else self.namespace)
+            ioctx.set_namespace(self.namespace if namespace is None else namespace)
             yield ioctx
 
     def begin(self) -> None:
-        """Make the namespace."""
-        with self.ioctx(whole_pool=True) as ioctx:
-            rbd.RBD().namespace_create(ioctx, self.namespace)
+        """Make the namespaces."""
+        for pool, namespace in self._owned:
+            with self.ioctx(pool, "") as ioctx:
+                rbd.RBD().namespace_create(ioctx, namespace)
 
     def end(self) -> None:
-        """Remove the namespace with all that is in it."""
+        """Remove the namespaces with all that is in them."""
         self.close()
-        with self.ioctx() as ioctx:
-            for each in list(ioctx.list_objects()):
-                with contextlib.suppress(rados.ObjectNotFound):
-                    ioctx.remove_object(each.key)
-        with self.ioctx(whole_pool=True) as ioctx:
-            rbd.RBD().namespace_remove(ioctx, self.namespace)
+        for pool, namespace in self._owned:
+            with self.ioctx(pool, namespace) as ioctx:
+                for each in list(ioctx.list_objects()):
+                    with contextlib.suppress(rados.ObjectNotFound):
+                        ioctx.remove_object(each.key)
+            with self.ioctx(pool, "") as ioctx:
+                rbd.RBD().namespace_remove(ioctx, namespace)
 
     def content(self) -> dict[str, object]:
         """Return all objects with their sizes, and what their omaps hold."""
-        with self.ioctx() as ioctx:
-            names = sorted(each.key for each in ioctx.list_objects())
-            found: dict[str, object] = {}
-            for name in names:
-                kept = _omap(ioctx, name)
-                if name not in _LASTING or kept:
-                    found[name] = (ioctx.stat(name)[0], kept)
-            return found
+        found: dict[str, object] = {}
+        for pool, namespace in self._owned:
+            with self.ioctx(pool, namespace) as ioctx:
+                for name in sorted(each.key for each in ioctx.list_objects()):
+                    kept = _omap(ioctx, name)
+                    if name not in _LASTING or kept:
+                        found[f"{pool}/{namespace}/{name}"] = _size(ioctx, name), kept
+        return found
 
     def images(self) -> list[str]:
         """Return the names of all images."""
         with self.ioctx() as ioctx:
             return sorted(rbd.RBD().list(ioctx))
+
+    def write_raw(self, volume_id: VolumeId, offset: int, data: bytes) -> None:
+        """Write to an image."""
+        with self.image(volume_id) as image:
+            image.write(data, offset)
+
+    def read_raw(self, volume_id: VolumeId, offset: int, length: int) -> bytes:
+        """Read from an image."""
+        with self.image(volume_id, read_only=True) as image:
+            return bytes(image.read(offset, length))
+
+    def elsewhere(self) -> list[dict[str, str]]:
+        """Return a namespace and a pool."""
+        return [
+            {"pool": self.pool_name, "radosNamespace": self._other},
+            {"pool": OTHER_POOL, "radosNamespace": self._other},
+        ]
+
+    def allocated(self, volume_id: VolumeId) -> int:
+        """Return the bytes of its objects."""
+        with self.image(volume_id, read_only=True) as image:
+            prefix = image.block_name_prefix()
+        with self._ioctx_of(volume_id) as ioctx:
+            names = [each.key for each in ioctx.list_objects()]
+            return sum(ioctx.stat(name)[0] for name in names if name.startswith(prefix))
+
+    @contextlib.contextmanager
+    def image(self, volume_id: VolumeId, *, read_only: bool = False) -> Iterator[Any]:
+        """Lend an image of an administrator."""
+        with (
+            self._ioctx_of(volume_id) as ioctx,
+            rbd.Image(ioctx, image_id=volume_id.image_id, read_only=read_only) as image,
+        ):
+            yield image
+
+    @contextlib.contextmanager
+    def _ioctx_of(self, volume_id: VolumeId) -> Iterator[Any]:
+        with administrator() as cluster:
+            name = cluster.pool_reverse_lookup(volume_id.location.pool_id)
+            with cluster.open_ioctx(name) as ioctx:
+                ioctx.set_namespace(volume_id.location.namespace)
+                yield ioctx
 
 
 @contextlib.contextmanager
@@ -127,6 +185,13 @@ def _omap(ioctx: Any, name: str) -> dict[str, bytes]:
             return {key: value for key, value in rows if key != "state"}
     except rados.ObjectNotFound:  # removed between the listing and here
         return {}
+
+
+def _size(ioctx: Any, name: str) -> int:
+    try:
+        return int(ioctx.stat(name)[0])
+    except rados.ObjectNotFound:  # removed meanwhile
+        return -1
 
 
 def _config_file() -> Path:

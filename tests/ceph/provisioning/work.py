@@ -50,6 +50,18 @@ class ChildWorld(World):
     def images(self) -> list[str]:
         raise NotImplementedError
 
+    def write_raw(self, volume_id: VolumeId, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def read_raw(self, volume_id: VolumeId, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def elsewhere(self) -> list[dict[str, str]]:
+        raise NotImplementedError
+
+    def allocated(self, volume_id: VolumeId) -> int:
+        raise NotImplementedError
+
 
 def quick_connector() -> Connector:
     """Return the lab's connector; its clients' watches end early."""

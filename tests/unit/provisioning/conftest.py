@@ -16,3 +16,9 @@ def world() -> Iterator[FakeWorld]:
     made = FakeWorld()
     yield made
     made.close()
+
+
+@pytest.fixture
+def wide_world(world: FakeWorld) -> FakeWorld:
+    """Give a place with others beside it: here the same one."""
+    return world

@@ -15,26 +15,28 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from typing import Any
 from typing import Final
 
 from csi_driver.domain.access import AccessMode
 from csi_driver.domain.access import Capability
-from csi_driver.domain.chain import HeaderKind
-from csi_driver.domain.chain import Layer
 from csi_driver.domain.chain import specs_for
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.parameters import DEFAULT_FEATURES
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import GIB
 from csi_driver.domain.sizes import CapacityRange
+from csi_driver.images.chains import read_chain
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.port import Connector
 from csi_driver.images.port import LoadedImage
 from csi_driver.images.port import Pool
+from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
 from csi_driver.images.values import NewClone
 from csi_driver.images.values import SnapshotPath
@@ -44,15 +46,20 @@ from csi_driver.provisioning.collector import Collector
 from csi_driver.provisioning.patience import LockPatience
 from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.requests import CreateRequest
+from csi_driver.provisioning.requests import SnapshotRequest
+from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from csi_driver.testing.ceph_fake import FakeConnector
+from csi_driver.testing.ceph_fake_images import StoredImage
+from csi_driver.testing.ceph_fake_layers import raw_layers
 from csi_driver.testing.ceph_fake_store import FakeStore
 from csi_driver.testing.ceph_fake_store import Namespace
 
 SECRET: Final = {"encryptionKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}
 DRIVER: Final = "rbdcrypt.csi.ceph.io"
+NO_SECRETS: Final = SourceSecrets(DRIVER, None, None)
 WRITER: Final = Capability(AccessMode.SINGLE_NODE_WRITER)
 
 
@@ -85,7 +92,11 @@ class World(abc.ABC):
             first.shared,
         )
 
-    def controller(self, connector: Connector | None = None) -> Controller:
+    def controller(
+        self,
+        connector: Connector | None = None,
+        secrets: SourceSecrets = NO_SECRETS,
+    ) -> Controller:
         """Return another controller on the same place."""
         used = connector or self.connector
         shared = SharedConnections(used, self.clusters)
@@ -93,7 +104,7 @@ class World(abc.ABC):
         volumes = Volumes(
             places=Places(used, shared, self.clusters),
             collector=collector,
-            secrets=SourceSecrets(DRIVER, None, None),
+            secrets=secrets,
             patience=LockPatience(self.patience),
         )
         made = Controller(volumes, collector, shared)
@@ -113,9 +124,11 @@ class World(abc.ABC):
         limit: int = 0,
         secrets: Mapping[str, str] = SECRET,
         capability: Capability = WRITER,
+        source: Source | None = None,
+        mutable: Mapping[str, str] | None = None,
         **parameters: str,
     ) -> CreateRequest:
-        """Return a request for this place."""
+        """Return a request for this place, unless the parameters name another."""
         place = {
             "clusterID": self.cluster,
             "pool": self.pool_name,
@@ -127,6 +140,8 @@ class World(abc.ABC):
             (capability,),
             {**place, **parameters},
             secrets,
+            source,
+            mutable or {},
         )
 
     def plaintext(self, name: str, size: int = GIB) -> CreateRequest:
@@ -137,6 +152,11 @@ class World(abc.ABC):
         """Create a plaintext volume."""
         return self.volumes.create(self.plaintext(name))
 
+    def snapshot(self, volume_id: VolumeId, name: str) -> SnapshotId:
+        """Take a snapshot."""
+        request = SnapshotRequest(name, volume_id)
+        return self.volumes.create_snapshot(request).snapshot_id
+
     @contextlib.contextmanager
     def pool(self) -> Iterator[Pool]:
         """Lend the pool through a Rados instance of its own."""
@@ -146,22 +166,40 @@ class World(abc.ABC):
         finally:
             ceph.close()
 
+    @contextlib.contextmanager
+    def pool_of(self, volume_id: VolumeId) -> Iterator[Pool]:
+        """Lend the pool where a volume is."""
+        ceph = self.connector.connect(self.cluster)
+        try:
+            yield ceph.pool_at(volume_id.location)
+        finally:
+            ceph.close()
+
     def record(self, volume_id: VolumeId) -> Record:
         """Return a volume's record."""
-        with self.pool() as pool:
+        with self.pool_of(volume_id) as pool:
             return read_record(pool, volume_id.image_id)
+
+    def change(self, volume_id: VolumeId, **changes: Any) -> Record:
+        """Change a volume's record, as a node does."""
+        with self.pool_of(volume_id) as pool:
+            return change_record(
+                pool,
+                volume_id.image_id,
+                lambda present: dataclasses.replace(present, **changes),
+            )
 
     def names(self) -> list[str]:
         """Return the names of the listed volumes, sorted."""
-        with self.pool() as pool:
-            return sorted(
-                read_record(pool, each.volume_id.image_id).name
-                for each in self.volumes.list("", 0).volumes
-            )
+        listed = self.volumes.list("", 0).volumes
+        return sorted(self.record(each.volume_id).name for each in listed)
 
     def collect(self) -> None:
-        """Look for tombstones once."""
-        self.collector.look(self.cluster, self.pool_name, self.namespace)
+        """Look for tombstones once, everywhere."""
+        for config in self.clusters.by_id.values():
+            for pool in config.pools:
+                for namespace in pool.namespaces:
+                    self.collector.look(config.cluster, pool.name, namespace)
 
     def collect_all(self, seconds: float = 60.0) -> None:
         """Collect until no tombstone is left."""
@@ -178,6 +216,22 @@ class World(abc.ABC):
     @abc.abstractmethod
     def images(self) -> list[str]:
         """Return the names of all images, sorted."""
+
+    @abc.abstractmethod
+    def write_raw(self, volume_id: VolumeId, offset: int, data: bytes) -> None:
+        """Write to an image that is not encrypted, as its tenant does."""
+
+    @abc.abstractmethod
+    def read_raw(self, volume_id: VolumeId, offset: int, length: int) -> bytes:
+        """Read from an image that is not encrypted, as its tenant does."""
+
+    @abc.abstractmethod
+    def elsewhere(self) -> list[dict[str, str]]:
+        """Return class parameters for other places: a namespace, a pool."""
+
+    @abc.abstractmethod
+    def allocated(self, volume_id: VolumeId) -> int:
+        """Return the bytes that an image takes without its parent."""
 
     def add_snapshot(self, image_id: str, name: str) -> None:
         """Make an RBD snapshot as an administrator would."""
@@ -225,21 +279,54 @@ class FakeWorld(World):
 
     def content(self) -> dict[str, object]:
         """Return images with their metadata, and the omaps that hold something."""
+        found: dict[str, object] = {}
         with self.store.lock:
-            return {
-                **{
-                    image.name: (image.size, dict(image.metadata), image.data.allocated)
-                    for image in self._space.images.values()
-                },
-                **{
-                    name: dict(omap) for name, omap in self._space.omaps.items() if omap
-                },
-            }
+            for pool in self.store.clusters["fake"].pools.values():
+                for namespace, space in pool.namespaces.items():
+                    where = f"{pool.name}/{namespace}"
+                    for image in space.images.values():
+                        found[f"{where}/{image.name}"] = (
+                            image.size,
+                            dict(image.metadata),
+                            image.data.allocated,
+                            [each.name for each in image.snapshots],
+                        )
+                    for name, omap in space.omaps.items():
+                        if omap:
+                            found[f"{where}/{name}"] = dict(omap)
+        return found
 
     def images(self) -> list[str]:
         """Return the names of all images."""
         with self.store.lock:
             return sorted(image.name for image in self._space.images.values())
+
+    def write_raw(self, volume_id: VolumeId, offset: int, data: bytes) -> None:
+        """Write to an image."""
+        with self.store.lock:
+            raw_layers(self._image(volume_id)).write(offset, data)
+
+    def read_raw(self, volume_id: VolumeId, offset: int, length: int) -> bytes:
+        """Read from an image."""
+        with self.store.lock:
+            return raw_layers(self._image(volume_id)).read(offset, length)
+
+    def elsewhere(self) -> list[dict[str, str]]:
+        """Return a namespace and a pool."""
+        return [
+            {"pool": "rbd", "radosNamespace": "tenant"},
+            {"pool": "rbd2", "radosNamespace": ""},
+        ]
+
+    def allocated(self, volume_id: VolumeId) -> int:
+        """Return the bytes of its objects."""
+        with self.store.lock:
+            return self._image(volume_id).data.allocated
+
+    def _image(self, volume_id: VolumeId) -> StoredImage:
+        where = volume_id.location
+        pool = self.store.clusters["fake"].pools[where.pool_id]
+        return pool.namespaces[where.namespace].by_id(volume_id.image_id)
 
     @property
     def _space(self) -> Namespace:
@@ -253,15 +340,17 @@ def loaded(
     secrets: Mapping[str, str] = SECRET,
     *,
     read_only: bool = False,
+    snapshot: int = 0,
 ) -> Iterator[LoadedImage]:
     """Open a volume as a node does: by its ring and the Secret."""
     assert record.ring is not None
     with open_ring(record.ring, parse_key_source(secrets)) as ring:
         keys = ring.passphrases()
-    (header_uuid,) = keys
-    layer = Layer(record.image_id, HeaderKind.LUKS2, header_uuid)
-    specs = specs_for([layer], keys)
-    with pool.open_loaded(record.image_id, specs, read_only=read_only) as image:
+    chain = read_chain(pool, record.image_id, snapshot=snapshot)
+    specs = specs_for(chain, keys)
+    with pool.open_loaded(
+        record.image_id, specs, read_only=read_only, snapshot=snapshot
+    ) as image:
         yield image
 
 

@@ -50,6 +50,7 @@ class Snapshots:
         with self.places.own_instance(volume_id.location.cluster) as ceph:
             pool = ceph.pool_at(volume_id.location)
             self.places.require_collected(pool)
+            children.settle(pool, volume_id.image_id, self.patience)
             snapshot = create_snapshot(pool, volume_id.image_id, name)
             record = read_record(pool, volume_id.image_id)
             self.secrets.remember(pool, record, volume_id)

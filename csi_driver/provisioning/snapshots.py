@@ -24,6 +24,7 @@ from csi_driver.domain.snapshots import SnapshotState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import SnapshotEntry
 from csi_driver.images.port import Pool
+from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
@@ -124,20 +125,49 @@ def delete_snapshot(pool: Pool, snapshot_id: SnapshotId) -> None:
 
 
 def finish_deletion(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
-    """Remove a snapshot that is marked for it, then its names; can be repeated."""
+    """Remove a snapshot that is marked for it, then its names; can be repeated.
+
+    One that cannot go yet stays marked, without a name.
+    """
     with pool.open_raw(image_id) as image:
-        with contextlib.suppress(NotFoundError):
-            image.remove_snapshot(snapshot.rbd_name)
+        gone = _removed(pool, image, snapshot)
         taking.remove_orphans(pool, image)
     if not snapshot.internal:
         _free_name(pool, image_id, snapshot.name)
+    left = None if gone else dataclasses.replace(snapshot, name="")
     change_record(
         pool,
         image_id,
         lambda present: present.with_snapshot(
-            snapshot.rbd_name, None
+            snapshot.rbd_name, left
         ).with_needed_keys(),
     )
+
+
+def _removed(pool: Pool, image: RawImage, snapshot: Snapshot) -> bool:
+    """Remove an RBD snapshot, unless its clones would lose what is below it.
+
+    When librbd removes a snapshot with clones, and neither the head nor another
+    snapshot reads the same parent any more because of a flatten, it tells the
+    parent that its child is gone, though the clones go on reading it.  The parent
+    then vanishes from under them (measured on 18.2.7).
+    """
+    found = [each for each in image.snapshots() if each.name == snapshot.rbd_name]
+    if not found:
+        return True
+    if image.parent() is not None or snapshot.ancestors:
+        with pool.open_raw(
+            image.image_id, read_only=True, snapshot=found[0].number
+        ) as view:
+            link, clones = view.parent(), view.children()
+        if link and clones:
+            head = image.parent()
+            flattening = read_record(pool, image.image_id).flatten is not None
+            if flattening or head is None or head.path != link.path:
+                return False
+    with contextlib.suppress(NotFoundError):
+        image.remove_snapshot(snapshot.rbd_name)
+    return True
 
 
 def forget_begun(pool: Pool, image_id: str) -> None:

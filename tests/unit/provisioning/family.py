@@ -21,7 +21,7 @@ from tests.unit.provisioning.worlds import loaded
 
 SIZE: Final = 8 * MIB
 OTHER: Final = {"encryptionKey": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}
-THIRD: Final = {"encryptionPassphrase": "a third one"}
+THIRD: Final = {"encryptionKey": "Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M="}
 SOURCE: Final = {"sourceEncryptionKey": SECRET["encryptionKey"]}
 """Says that the source is under SECRET."""
 

@@ -232,10 +232,12 @@ def test_too_many_snapshots_are_refused(world: World) -> None:
 
 def test_deleting_is_idempotent_and_leaves_nothing(world: World) -> None:
     one = plain_volume(world)
-    before = world.content()
+    record = world.record(one)
     found = world.snapshot(one, "snap")
     world.volumes.delete_snapshot(found)
-    assert world.content() == before
+    assert world.record(one) == record
+    assert rbd_names(world, one) == []
+    before = world.content()
     world.volumes.delete_snapshot(found)
     other = dataclasses.replace(found, number=found.number + 1000)
     nowhere = SnapshotId(VolumeId(one.location, "0123456789ab"), 4)
@@ -360,11 +362,50 @@ def test_the_ring_keeps_what_snapshots_need_after_a_flatten(world: World) -> Non
     assert world.record(old).ancestors == 2
     assert world.record(new).ancestors == 1
     world.volumes.delete_snapshot(found)
+    assert listed(world, twin) == [world.volumes.get_snapshot(after)]
+    assert world.volumes.list_snapshots("", 0).snapshots == tuple(listed(world, twin))
+    # It stays out of sight, since the clone would lose what lies below it.
+    world.collect()
+    assert content_of(world, old, OTHER) == {"the source's"}
+    world.volumes.delete(old)
+    world.collect()
+    world.volumes.delete_snapshot(after)
     record = world.record(twin)
+    assert record.snapshots == ()
     assert record.ring is not None
     assert [each.header_uuid for each in record.ring.entries] == list(record.layers)
-    assert content_of(world, old, OTHER) == {"the source's"}
+    world.collect()
+    assert len(world.images()) == 2
     remove_all(world)
+
+
+@pytest.mark.parametrize("order", ["flatten clone delete", "clone flatten delete"])
+def test_a_deleted_snapshot_of_a_flattened_clone_keeps_its_parents(
+    world: World, order: str
+) -> None:
+    one = volume(world)
+    twin = clone(world, one, "twin")
+    found = world.snapshot(twin, "snap")
+    again = found
+    for step in order.split():
+        if step == "flatten":
+            flatten(world, twin)
+        elif step == "clone":
+            last = clone(world, found, "last")
+        else:
+            world.volumes.delete_snapshot(found)
+            again = world.snapshot(twin, "snap")  # its name is free
+    world.volumes.delete(one)
+    world.collect()
+    assert content_of(world, last) == {"the source's"}
+    world.volumes.delete_snapshot(again)
+    world.volumes.delete_snapshot(found)
+    world.volumes.delete(twin)
+    world.collect()
+    assert content_of(world, last) == {"the source's"}
+    world.volumes.delete(last)
+    world.collect_all()
+    assert world.content() == {}
 
 
 def source_of(secrets: dict[str, str]) -> dict[str, str]:

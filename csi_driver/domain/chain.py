@@ -24,6 +24,9 @@ from csi_driver.domain.secrets import SecretBytes
 DEEPEST_CHAIN: Final = 16
 """Layers of a chain that the driver loads (librbd's own limit for clones)."""
 
+LUKS_MAGICS: Final = (b"LUKS\xba\xbe", b"RBDL\xba\xbe")
+"""What librbd takes for the begin of a header, of whatever version."""
+
 _MAGIC_LENGTH: Final = 8
 
 

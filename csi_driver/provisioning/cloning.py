@@ -121,6 +121,9 @@ class ClonedVolume:
                 f" {self.plan.size} were asked for"
             )
             raise SizeError(message)
+        # Its tenant may have written since the head was looked at.
+        encrypted = self.plan.mode.encrypted
+        source.require_plain_start(snapshot.number, encrypted=encrypted)
         return snapshot
 
     def _intend(self, image_name: str) -> Callable[[Record], Record]:

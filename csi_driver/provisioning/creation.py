@@ -80,7 +80,7 @@ class Creation:
         if entry is None:
             entry = self._begin()
         elif not entry.image_id:
-            self._abandon(entry)
+            abandon(self._pool, entry, self._patience)
             return None
         try:
             record = find_record(self._pool, entry.image_id)
@@ -128,13 +128,6 @@ class Creation:
                 self._pool.remove_image(claimed.image_name)
         self._blueprint.withdrawn(claimed.image_name)
 
-    def _abandon(self, entry: Entry) -> None:
-        """Give up what a dead call began; PendingError while it may be alive."""
-        if not self._patience.presumed_dead(entry.image_name, entry.image_name):
-            raise self._pending("another process")
-        self._directory.bury(entry)
-        self._patience.forget(entry.image_name)
-
     def _finish(self, image_id: str) -> Record:
         """Take a `creating` image to `ready`, under its owner lock."""
         with self._pool.open_raw(image_id) as image:
@@ -171,13 +164,22 @@ class Creation:
                 image.image_id, owner.owner
             ):
                 holder = owner.address if owner else "another process"
-                raise self._pending(holder) from None
+                raise _pending(self._plan.name, holder) from None
             try:
                 with contextlib.suppress(NotFoundError):  # it ended by itself
                     image.break_lock(owner)
                 image.acquire_lock()
             except InUseError:
-                raise self._pending("another process") from None
+                raise _pending(self._plan.name, "another process") from None
 
-    def _pending(self, holder: str) -> PendingError:
-        return PendingError(f"volume {self._plan.name!r} is being created by {holder}")
+
+def abandon(pool: Pool, entry: Entry, patience: LockPatience) -> None:
+    """Give up what a dead call began; PendingError while it may be alive."""
+    if not patience.presumed_dead(entry.image_name, entry.image_name):
+        raise _pending(entry.name, "another process")
+    Directory(pool).bury(entry)
+    patience.forget(entry.image_name)
+
+
+def _pending(name: str, holder: str) -> PendingError:
+    return PendingError(f"volume {name!r} is being created by {holder}")

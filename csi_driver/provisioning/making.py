@@ -21,6 +21,7 @@ from csi_driver.provisioning.blueprints import Blueprint
 from csi_driver.provisioning.cloning import ClonedVolume
 from csi_driver.provisioning.cloning import ResumedClone
 from csi_driver.provisioning.creation import Creation
+from csi_driver.provisioning.creation import abandon
 from csi_driver.provisioning.keys_in_advance import KeysInAdvance
 from csi_driver.provisioning.keys_in_advance import KeysOfRecord
 from csi_driver.provisioning.patience import LockPatience
@@ -48,7 +49,7 @@ class Making:
 
         What an equal call made needs no source any more.
         """
-        present = self._present()
+        present = self._present(patience)
         if present is None:
             return self._new(elsewhere, patience)
         plan = plan_as_made(self.request, self.asked, present)
@@ -77,10 +78,17 @@ class Making:
     def _run(self, blueprint: Blueprint, patience: LockPatience) -> Record:
         return Creation(self.pool, blueprint, patience).run()
 
-    def _present(self) -> Record | None:
-        """Return the record of what has the name already, unless it is deleted."""
+    def _present(self, patience: LockPatience) -> Record | None:
+        """Return the record of what has the name already, unless it is deleted.
+
+        What an interrupted call only began is given up first, whether the
+        source is still there or not; PendingError while that may be alive.
+        """
         entry = Directory(self.pool).find(self.asked.name)
-        if entry is None or not entry.image_id:
+        if entry is None:
+            return None
+        if not entry.image_id:
+            abandon(self.pool, entry, patience)
             return None
         try:
             record = find_record(self.pool, entry.image_id)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from csi_driver.domain.access import Capability
-from csi_driver.domain.chain import header_kind
+from csi_driver.domain.chain import LUKS_MAGICS
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
@@ -96,17 +96,24 @@ class CloneSource:
                 f" data, which are no multiple of its stripe period {period}"
             )
             raise PreconditionError(message)
-        if self.record.mode.encrypted:
+        self.require_plain_start(self.number, encrypted=encrypted)
+
+    def require_plain_start(self, number: int, *, encrypted: bool) -> None:
+        """Refuse a plaintext snapshot that librbd would take for encrypted.
+
+        A tenant can write a LUKS magic (HeaderError); 0 is the head.  librbd
+        refuses versions that it does not know, too.
+        """
+        if self.record.mode.encrypted or not encrypted:
             return
-        # A tenant can write that, and librbd would take it for a header.
         with self.pool.open_raw(
-            self.record.image_id, read_only=True, snapshot=self.number
+            self.record.image_id, read_only=True, snapshot=number
         ) as image:
-            found = header_kind(image.read_header(FIRST_BYTES))
-        if found.encrypted:
+            found = image.read_header(FIRST_BYTES)
+        if found.startswith(LUKS_MAGICS):
             message = (
-                f"{self.title} is plaintext, but its content begins like a"
-                f" {found.value} header: an encrypted clone could never be loaded"
+                f"{self.title} is plaintext, but its content begins like a LUKS"
+                " header: an encrypted clone could never be loaded"
             )
             raise HeaderError(message)
 

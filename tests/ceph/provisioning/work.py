@@ -15,15 +15,20 @@ from typing import Any
 
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.images import ceph
 from csi_driver.images.port import Connector
+from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.testing.crash import Arguments
 from csi_driver.testing.crash import real_connector
 from csi_driver.testing.faults import Fault
 from csi_driver.testing.faults import FaultyConnector
 from csi_driver.testing.faults import Steps
+from tests.unit.provisioning.family import OTHER
+from tests.unit.provisioning.family import SOURCE
+from tests.unit.provisioning.family import clone_request
 from tests.unit.provisioning.worlds import World
 
 WATCH_SECONDS = 6
@@ -85,6 +90,32 @@ def delete(connector: Connector, arguments: Arguments) -> None:
     """Delete the volume of the given id."""
     world = ChildWorld(connector, arguments)
     world.volumes.delete(VolumeId.parse(arguments["id"]))
+
+
+def take_snapshot(connector: Connector, arguments: Arguments) -> None:
+    """Take the named snapshot of the volume of the given id."""
+    world = ChildWorld(connector, arguments)
+    world.snapshot(VolumeId.parse(arguments["id"]), arguments["name"])
+
+
+def delete_snapshot(connector: Connector, arguments: Arguments) -> None:
+    """Delete the snapshot of the given id."""
+    world = ChildWorld(connector, arguments)
+    world.volumes.delete_snapshot(SnapshotId.parse(arguments["id"]))
+
+
+def clone(connector: Connector, arguments: Arguments) -> None:
+    """Make the named clone of the volume or snapshot of the given id."""
+    world = ChildWorld(connector, arguments)
+    world.volumes.create(clone_of(world, arguments))
+
+
+def clone_of(world: World, arguments: Arguments) -> CreateRequest:
+    """Return the request for a clone, under a Secret of its own."""
+    text = str(arguments["id"])
+    source = SnapshotId.parse(text) if text[0] == "s" else VolumeId.parse(text)
+    secrets = {**OTHER, **SOURCE}
+    return clone_request(world, source, arguments["name"], secrets=secrets)
 
 
 def collect(connector: Connector, arguments: Arguments) -> None:

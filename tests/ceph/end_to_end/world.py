@@ -24,6 +24,7 @@ from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.records import read_record
 from csi_driver.rpc.stubs import csi_pb2
+from tests.ceph.end_to_end import traces
 from tests.ceph.end_to_end.client import MIB
 from tests.ceph.end_to_end.client import Controller
 from tests.ceph.end_to_end.client import Node
@@ -111,6 +112,7 @@ class World:
             CephConnector(self._clusters), self._clusters
         )
         self._made: list[csi_pb2.Volume] = []
+        self._snapshots: list[csi_pb2.Snapshot] = []
         self._count = 0
         self._machines = [first]
 
@@ -124,6 +126,29 @@ class World:
         volume = self.controller.create(
             self.new_name(), secrets, size=size, capability=capability
         )
+        self._made.append(volume)
+        return volume
+
+    def snapshot(self, volume: csi_pb2.Volume) -> csi_pb2.Snapshot:
+        snapshot = self.controller.snapshot(volume, self.new_name())
+        self._snapshots.append(snapshot)
+        return snapshot
+
+    def clone(
+        self,
+        secrets: Secrets,
+        source: csi_pb2.Volume | csi_pb2.Snapshot,
+        *,
+        size: int | None = None,
+        capability: csi_pb2.VolumeCapability | None = None,
+        **parameters: str,
+    ) -> csi_pb2.Volume:
+        """Make a clone whose class has these parameters besides."""
+        given = {**self.controller.parameters, **parameters}
+        with Controller(self.controller_part.endpoint, given) as controller:
+            volume = controller.clone(
+                self.new_name(), secrets, source, size=size, capability=capability
+            )
         self._made.append(volume)
         return volume
 
@@ -150,6 +175,13 @@ class World:
         with self._connections.pool_at(found.location) as pool:
             return read_record(pool, found.image_id)
 
+    def left_in_ceph(self, *volumes: csi_pb2.Volume) -> set[str]:
+        """Return the objects of Ceph that belong to the volumes."""
+        ids = [VolumeId.parse(each.volume_id).image_id for each in volumes]
+        with traces.pool_at(os.environ["CEPH_CONF"], pool_name()) as pool:
+            names = {item.key for item in pool.list_objects()}
+        return {name for name in names if any(each in name for each in ids)}
+
     def tidy(self) -> None:
         """Unstage and delete everything; a failure is the test's."""
         for each in self._machines:
@@ -160,6 +192,8 @@ class World:
                 state.unlink()
         while self._made:
             self.controller.delete(self._made.pop())
+        while self._snapshots:
+            self.controller.delete_snapshot(self._snapshots.pop())
 
     def logs(self) -> str:
         """Return the end of every log, for a test that failed."""

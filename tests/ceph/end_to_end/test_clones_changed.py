@@ -10,14 +10,10 @@ from pathlib import Path
 
 import grpc
 
-from csi_driver.datapath.flatten_status import FlattenState
-from csi_driver.domain.ids import VolumeId
-from csi_driver.rpc.stubs import csi_pb2
 from tests.ceph.end_to_end.client import MIB
 from tests.ceph.end_to_end.client import block
 from tests.ceph.end_to_end.client import mount
 from tests.ceph.end_to_end.client import refused
-from tests.ceph.end_to_end.world import Machine
 from tests.ceph.end_to_end.world import World
 from tests.ceph.end_to_end.world import eventually
 from tests.ceph.end_to_end.writer import Writer
@@ -27,28 +23,6 @@ SOURCE = {"encryptionKey": "q83vEjRWeJq83vEjRWeJq83vEjRWeJq83vEjRWeJq80="}
 CLONE = {"encryptionKey": "EjRWeJq83vEjRWeJq83vEjRWeJq83vEjRWeJq83vEjQ="}
 WITH_SOURCE = {**CLONE, "sourceEncryptionKey": SOURCE["encryptionKey"]}
 BLOCK = 4096
-
-
-def flatten_state(machine: Machine, volume: csi_pb2.Volume) -> FlattenState:
-    status = machine.control.status(VolumeId.parse(volume.volume_id))
-    assert status is not None
-    if status.counters is None or status.counters.flatten is None:
-        return FlattenState.IDLE
-    assert status.counters.flatten.state is not FlattenState.FAILED, status
-    return status.counters.flatten.state
-
-
-def await_flat(world: World, volume: csi_pb2.Volume) -> None:
-    eventually(
-        "flattening",
-        lambda: flatten_state(world.first, volume) is FlattenState.DONE,
-        60,
-    )
-    record = world.record(volume)
-    assert record.ancestors == 0
-    assert record.ring is not None
-    assert [entry.header_uuid for entry in record.ring.entries] == list(record.layers)
-    assert len(record.layers) == 1
 
 
 def test_a_clone_flattens_itself_under_its_writer_and_frees_its_source(
@@ -67,7 +41,7 @@ def test_a_clone_flattens_itself_under_its_writer_and_frees_its_source(
     for name in writer.acknowledged:
         (target / name).rename(kept / name)
     with Writer(target) as during:
-        await_flat(world, clone)
+        world.await_flat(clone)
         during.progress()
     world.controller.delete(volume)
     world.controller.delete_snapshot(snapshot)
@@ -102,8 +76,7 @@ def test_a_staged_clone_grows_with_its_parent_and_without(world: World) -> None:
     expand(448 * MIB)
     assert world.record(clone).ancestors == 1
     assert not lost(promised, target)
-    first.control.flatten(VolumeId.parse(clone.volume_id))
-    await_flat(world, clone)
+    world.flatten(clone)
     expand(640 * MIB)
     (target / "large").write_bytes(os.urandom(64 * MIB))
     assert not lost(promised, target)

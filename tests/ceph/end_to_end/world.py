@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from csi_driver.datapath.client import Datapath
+from csi_driver.datapath.flatten_status import FlattenState
 from csi_driver.devices import mounts
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.ids import VolumeId
@@ -73,6 +74,15 @@ class Machine:
         assert status.alive
         return status.worker_pid
 
+    def flattened(self, volume: csi_pb2.Volume) -> bool:
+        """Tell whether the flatten of a staged clone has ended, and well."""
+        status = self.control.status(VolumeId.parse(volume.volume_id))
+        assert status is not None
+        if status.counters is None or status.counters.flatten is None:
+            return False
+        assert status.counters.flatten.state is not FlattenState.FAILED, status
+        return status.counters.flatten.state is FlattenState.DONE
+
     def alive(self, volume: csi_pb2.Volume) -> bool:
         status = self.control.status(VolumeId.parse(volume.volume_id))
         return status is not None and status.alive
@@ -129,8 +139,10 @@ class World:
         self._made.append(volume)
         return volume
 
-    def snapshot(self, volume: csi_pb2.Volume) -> csi_pb2.Snapshot:
-        snapshot = self.controller.snapshot(volume, self.new_name())
+    def snapshot(
+        self, volume: csi_pb2.Volume, secrets: Secrets | None = None
+    ) -> csi_pb2.Snapshot:
+        snapshot = self.controller.snapshot(volume, self.new_name(), secrets)
         self._snapshots.append(snapshot)
         return snapshot
 
@@ -151,6 +163,21 @@ class World:
             )
         self._made.append(volume)
         return volume
+
+    def flatten(self, volume: csi_pb2.Volume) -> None:
+        """Flatten a clone that is staged on the first node."""
+        self.first.control.flatten(VolumeId.parse(volume.volume_id))
+        self.await_flat(volume)
+
+    def await_flat(self, volume: csi_pb2.Volume) -> None:
+        """Wait until a clone is flat and its ring has no key but its own."""
+        eventually("flattening", lambda: self.first.flattened(volume), 60)
+        record = self.record(volume)
+        assert record.ancestors == 0
+        assert record.ring is not None
+        assert len(record.layers) == 1
+        keys = [entry.header_uuid for entry in record.ring.entries]
+        assert keys == list(record.layers)
 
     def new_name(self) -> str:
         self._count += 1

@@ -74,15 +74,6 @@ class Machine:
         assert status.alive
         return status.worker_pid
 
-    def flattened(self, volume: csi_pb2.Volume) -> bool:
-        """Tell whether the flatten of a staged clone has ended, and well."""
-        status = self.control.status(VolumeId.parse(volume.volume_id))
-        assert status is not None
-        if status.counters is None or status.counters.flatten is None:
-            return False
-        assert status.counters.flatten.state is not FlattenState.FAILED, status
-        return status.counters.flatten.state is FlattenState.DONE
-
     def alive(self, volume: csi_pb2.Volume) -> bool:
         status = self.control.status(VolumeId.parse(volume.volume_id))
         return status is not None and status.alive
@@ -171,7 +162,7 @@ class World:
 
     def await_flat(self, volume: csi_pb2.Volume) -> None:
         """Wait until a clone is flat and its ring has no key but its own."""
-        eventually("flattening", lambda: self.first.flattened(volume), 60)
+        eventually("flattening", lambda: flattened(self.first.control, volume), 60)
         record = self.record(volume)
         assert record.ancestors == 0
         assert record.ring is not None
@@ -248,6 +239,16 @@ def unmount_below(directory: Path) -> None:
     ]
     for path in reversed(below):
         mounts.unmount_once(path, lazy=True)
+
+
+def flattened(control: Datapath, volume: csi_pb2.Volume) -> bool:
+    """Tell whether the flatten of a staged clone has ended, and well."""
+    status = control.status(VolumeId.parse(volume.volume_id))
+    assert status is not None
+    if status.counters is None or status.counters.flatten is None:
+        return False
+    assert status.counters.flatten.state is not FlattenState.FAILED, status
+    return status.counters.flatten.state is FlattenState.DONE
 
 
 def eventually(what: str, holds: Callable[[], bool], seconds: float) -> float:

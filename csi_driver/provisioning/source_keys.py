@@ -65,9 +65,11 @@ def _offers(
     source: CloneSource, brought: Mapping[str, str], elsewhere: SourceSecrets
 ) -> Iterator[_Offer]:
     named = SecretPrefix.SOURCE
-    if named.passphrase_name in brought or named.key_name in brought:
-        yield _Offer(brought, named, "the request's source keys", final=True)
-        return
+    for name in (named.passphrase_name, named.key_name):
+        if name in brought:
+            title = f"{name} of the clone's Secret"
+            yield _Offer(brought, named, title, final=True)
+            return
     yield _Offer(brought, SecretPrefix.OWN, "the clone's own Secret", final=False)
     reference = elsewhere.reference(source)
     found = elsewhere.read(reference, source.title)

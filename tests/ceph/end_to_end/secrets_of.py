@@ -20,6 +20,7 @@ from csi_driver.keys.ring import open_ring
 from tests.ceph.end_to_end import traces
 
 MODES = ("passphrase", "key")
+_MAGIC = b"LUKS"
 
 
 def new_secret(mode: str) -> dict[str, str]:
@@ -28,6 +29,14 @@ def new_secret(mode: str) -> dict[str, str]:
         return {"encryptionPassphrase": f"canary {secrets.token_hex(12)} ünd so"}
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     return {"encryptionKey": key}
+
+
+def as_source(secret: Mapping[str, str]) -> dict[str, str]:
+    """Return what the Secret of a clone says of its source's Secret."""
+    return {
+        name.replace("encryption", "sourceEncryption"): text
+        for name, text in secret.items()
+    }
 
 
 def given(secret: Mapping[str, str]) -> dict[str, bytes]:
@@ -45,7 +54,7 @@ def derived(record: Record, secret: Mapping[str, str]) -> dict[str, bytes]:
     source = parse_key_source(secret)
     kek = derive_kek(source, record.ring.kdf).reveal()
     with open_ring(record.ring, source) as opened:
-        (dek,) = opened.passphrases().values()
+        dek = opened.passphrases()[record.layers[0]]
     volume_key = _volume_key(record.image_id, dek.reveal())
     half = len(volume_key) // 2
     return {
@@ -56,6 +65,12 @@ def derived(record: Record, secret: Mapping[str, str]) -> dict[str, bytes]:
     }
 
 
+def all_of(record: Record, secret: Mapping[str, str], whose: str) -> dict[str, bytes]:
+    """Return what a Secret gives away and what it opens, under a common name."""
+    found = given(secret) | derived(record, secret)
+    return {f"{whose}: {name}": value for name, value in found.items()}
+
+
 def _volume_key(image_id: str, dek: bytes) -> bytes:
     """Ask cryptsetup for the key that encrypts the volume's sectors."""
     with (
@@ -64,7 +79,8 @@ def _volume_key(image_id: str, dek: bytes) -> bytes:
         tempfile.TemporaryDirectory() as directory,
     ):
         header, key = Path(directory) / "header", Path(directory) / "key"
-        header.write_bytes(image.read(0, 16 << 20))
+        # A clone's header begins with another magic until the clone is flat.
+        header.write_bytes(_MAGIC + image.read(0, 16 << 20)[len(_MAGIC) :])
         words = ["cryptsetup", "luksDump", "--batch-mode", "--dump-volume-key"]
         words += ["--key-file=-", f"--volume-key-file={key}", str(header)]
         subprocess.run(words, input=dek, check=True, capture_output=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -28,6 +30,7 @@ from tests.ceph.end_to_end.client import MIB
 from tests.ceph.end_to_end.client import block
 from tests.ceph.end_to_end.client import mount
 from tests.ceph.end_to_end.client import refused
+from tests.ceph.end_to_end.parts import COMMAND
 from tests.ceph.end_to_end.traces import Canaries
 from tests.ceph.end_to_end.world import Machine
 from tests.ceph.end_to_end.world import World
@@ -168,6 +171,94 @@ def test_a_volumes_life_leaves_no_trace_of_its_secrets(world: World, mode: str) 
     assert_nothing_in_ceph(story.canaries)
 
 
+def refused_clones(
+    world: World,
+    source: csi_pb2.Snapshot,
+    secret: dict[str, str],
+    clones_secret: dict[str, str],
+) -> Iterator[str]:
+    """Provoke errors with both Secrets in the request; yield their messages."""
+    (text,) = secret.values()
+    phrase, key = "sourceEncryptionPassphrase", "sourceEncryptionKey"
+    wrong: list[dict[str, str]] = [
+        {},
+        {phrase: text + " wrong"},
+        {phrase: text + "\0"},
+        {phrase: text, key: text},
+        {key: text + "="},
+        secrets_of.as_source(clones_secret),
+    ]
+    for each in wrong:
+        with refused(
+            grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT
+        ) as refusal:
+            world.clone({**clones_secret, **each}, source)
+        yield refusal[0].message
+    with refused(grpc.StatusCode.OUT_OF_RANGE) as refusal:
+        right = clones_secret | secrets_of.as_source(secret)
+        world.clone(right, source, size=4 * MIB)
+    yield refusal[0].message
+
+
+@pytest.mark.parametrize("mode", secrets_of.MODES)
+def test_a_clones_life_leaves_no_trace_of_either_secret(
+    world: World, mode: str
+) -> None:
+    """Snapshot, clone and both ways to flatten; the source's Secret is brought."""
+    (other,) = set(secrets_of.MODES) - {mode}
+    secret, own = secrets_of.new_secret(mode), secrets_of.new_secret(other)
+    first = world.first
+    sampler = Sampler()
+    with sampler.at_work():
+        volume = world.create(secret)
+        target = first.stage(volume, secret)
+        (target / "file").write_bytes(PLAINTEXT * 1000)
+        sync(target)
+        snapshot = world.snapshot(volume, secret)
+        refusals = list(refused_clones(world, snapshot, secret, own))
+        clones = [
+            world.clone(own | secrets_of.as_source(secret), snapshot) for _ in range(2)
+        ]
+        secrets = dict(secrets_of.all_of(world.record(volume), secret, "source"))
+        for number, clone in enumerate(clones):
+            secrets |= secrets_of.all_of(world.record(clone), own, f"clone {number}")
+        story = Story(Canaries(secrets), sampler)
+        story.answers += [message.encode() for message in refusals]
+        story.answers += [each.SerializeToString() for each in (snapshot, *clones)]
+        target = first.stage(clones[0], own)
+        assert (target / "file").read_bytes().startswith(PLAINTEXT)
+        (target / "another").write_bytes(PLAINTEXT * 1000)
+        sync(target)
+        assert_nothing_in_ceph(story.canaries)
+        world.flatten(clones[0])
+        flatten_by_hand(story, clones[1], own)
+        assert story.canaries.found_in(traces_of(world, first)) == {}
+        assert_nothing_in_ceph(story.canaries)
+        for each in (clones[0], volume):
+            first.unstage(each)
+    assert sampler.rounds > 5
+    assert any(b"volume\0flatten" in content for content in sampler.seen)
+    assert story.canaries.found_in(sampler.places()) == {}
+    assert story.canaries.found_in(story.places_of_answers()) == {}
+    assert story.canaries.found_in(traces_of(world, first)) == {}
+
+
+def flatten_by_hand(
+    story: Story, volume: csi_pb2.Volume, secret: dict[str, str]
+) -> None:
+    """Flatten a clone that is not staged, its Secret in a file as docs say."""
+    with tempfile.TemporaryDirectory(prefix="secret-") as directory:
+        file = Path(directory) / "secret"
+        file.write_text(json.dumps(secret))
+        file.chmod(0o600)
+        words = [COMMAND, "volume", "flatten", volume.volume_id]
+        done = subprocess.run(
+            [*words, "--secret-file", str(file)], capture_output=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    story.answers += [done.stdout, done.stderr]
+
+
 def traces_of(world: World, machine: Machine) -> Iterator[tuple[str, bytes]]:
     """Yield all logs, the driver's and Ceph's, and all that lies on the node."""
     logs = Path(os.environ["CEPH_CONF"]).parents[1] / "log"
@@ -193,7 +284,9 @@ def test_a_crash_with_the_key_in_memory_leaves_no_core_file(
     world: World, number: signal.Signals
 ) -> None:
     secret = secrets_of.new_secret("key")
-    volume = world.create(secret, capability=block())
+    source = world.create(secret, capability=block())
+    # A clone, since its worker has the keys of two layers.
+    volume = world.clone(secret, source, capability=block())
     first = world.first
     first.stage(volume, secret, block())
     worker = first.worker_pid(volume)

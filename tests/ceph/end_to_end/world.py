@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from csi_driver.datapath.client import Datapath
+from csi_driver.datapath.flatten_status import FlattenState
 from csi_driver.devices import mounts
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.ids import VolumeId
@@ -24,6 +25,7 @@ from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.records import read_record
 from csi_driver.rpc.stubs import csi_pb2
+from tests.ceph.end_to_end import traces
 from tests.ceph.end_to_end.client import MIB
 from tests.ceph.end_to_end.client import Controller
 from tests.ceph.end_to_end.client import Node
@@ -111,6 +113,7 @@ class World:
             CephConnector(self._clusters), self._clusters
         )
         self._made: list[csi_pb2.Volume] = []
+        self._snapshots: list[csi_pb2.Snapshot] = []
         self._count = 0
         self._machines = [first]
 
@@ -126,6 +129,46 @@ class World:
         )
         self._made.append(volume)
         return volume
+
+    def snapshot(
+        self, volume: csi_pb2.Volume, secrets: Secrets | None = None
+    ) -> csi_pb2.Snapshot:
+        snapshot = self.controller.snapshot(volume, self.new_name(), secrets)
+        self._snapshots.append(snapshot)
+        return snapshot
+
+    def clone(
+        self,
+        secrets: Secrets,
+        source: csi_pb2.Volume | csi_pb2.Snapshot,
+        *,
+        size: int | None = None,
+        capability: csi_pb2.VolumeCapability | None = None,
+        **parameters: str,
+    ) -> csi_pb2.Volume:
+        """Make a clone whose class has these parameters besides."""
+        given = {**self.controller.parameters, **parameters}
+        with Controller(self.controller_part.endpoint, given) as controller:
+            volume = controller.clone(
+                self.new_name(), secrets, source, size=size, capability=capability
+            )
+        self._made.append(volume)
+        return volume
+
+    def flatten(self, volume: csi_pb2.Volume) -> None:
+        """Flatten a clone that is staged on the first node."""
+        self.first.control.flatten(VolumeId.parse(volume.volume_id))
+        self.await_flat(volume)
+
+    def await_flat(self, volume: csi_pb2.Volume) -> None:
+        """Wait until a clone is flat and its ring has no key but its own."""
+        eventually("flattening", lambda: flattened(self.first.control, volume), 60)
+        record = self.record(volume)
+        assert record.ancestors == 0
+        assert record.ring is not None
+        assert len(record.layers) == 1
+        keys = [entry.header_uuid for entry in record.ring.entries]
+        assert keys == list(record.layers)
 
     def new_name(self) -> str:
         self._count += 1
@@ -150,6 +193,13 @@ class World:
         with self._connections.pool_at(found.location) as pool:
             return read_record(pool, found.image_id)
 
+    def left_in_ceph(self, *volumes: csi_pb2.Volume) -> set[str]:
+        """Return the objects of Ceph that belong to the volumes."""
+        ids = [VolumeId.parse(each.volume_id).image_id for each in volumes]
+        with traces.pool_at(os.environ["CEPH_CONF"], pool_name()) as pool:
+            names = {item.key for item in pool.list_objects()}
+        return {name for name in names if any(each in name for each in ids)}
+
     def tidy(self) -> None:
         """Unstage and delete everything; a failure is the test's."""
         for each in self._machines:
@@ -160,6 +210,8 @@ class World:
                 state.unlink()
         while self._made:
             self.controller.delete(self._made.pop())
+        while self._snapshots:
+            self.controller.delete_snapshot(self._snapshots.pop())
 
     def logs(self) -> str:
         """Return the end of every log, for a test that failed."""
@@ -187,6 +239,16 @@ def unmount_below(directory: Path) -> None:
     ]
     for path in reversed(below):
         mounts.unmount_once(path, lazy=True)
+
+
+def flattened(control: Datapath, volume: csi_pb2.Volume) -> bool:
+    """Tell whether the flatten of a staged clone has ended, and well."""
+    status = control.status(VolumeId.parse(volume.volume_id))
+    assert status is not None
+    if status.counters is None or status.counters.flatten is None:
+        return False
+    assert status.counters.flatten.state is not FlattenState.FAILED, status
+    return status.counters.flatten.state is FlattenState.DONE
 
 
 def eventually(what: str, holds: Callable[[], bool], seconds: float) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -91,16 +92,21 @@ class Writer:
 
     def lost(self, directory: Path) -> dict[str, str]:
         """Return what was acknowledged and is missing or different."""
-        assert self.acknowledged, "nothing was written"
-        assert is_mounted(directory), f"nothing is mounted at {directory}"
-        found: dict[str, str] = {}
-        for name, digest in self.acknowledged.items():
-            path = directory / name
-            if not path.exists():
-                found[name] = "missing"
-            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                found[name] = "different"
-        return found
+        return lost(self.acknowledged, directory)
+
+
+def lost(promised: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Return which of these files are missing or different."""
+    assert promised, "nothing was written"
+    assert is_mounted(directory), f"nothing is mounted at {directory}"
+    found: dict[str, str] = {}
+    for name, digest in promised.items():
+        path = directory / name
+        if not path.exists():
+            found[name] = "missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            found[name] = "different"
+    return found
 
 
 def is_mounted(path: Path) -> bool:

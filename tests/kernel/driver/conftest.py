@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from csi_driver.datapath.client import Datapath
 from csi_driver.devices import kernel_nbd
 from csi_driver.rpc.stubs import csi_pb2
 from tests.ceph.end_to_end.client import MIB
@@ -37,6 +38,8 @@ class Guest:
             os.environ["CSI_CONTROLLER_ENDPOINT"], {"clusterID": "lab", "pool": "rbd"}
         )
         self.node = Node(os.environ["CSI_NODE_ENDPOINT"])
+        run = Path(os.environ["RBDCRYPT_RUN_DIR"])
+        self.datapath = Datapath(run / "datapath.sock")
         self._made: list[csi_pb2.Volume] = []
 
     def create(
@@ -47,6 +50,20 @@ class Guest:
     ) -> csi_pb2.Volume:
         name = f"guest-{time.monotonic_ns()}"
         volume = self.controller.create(name, secrets, size=size, capability=capability)
+        self._made.append(volume)
+        return volume
+
+    def clone(
+        self,
+        secrets: Secrets,
+        source: csi_pb2.Volume,
+        capability: csi_pb2.VolumeCapability,
+        size: int,
+    ) -> csi_pb2.Volume:
+        name = f"guest-{time.monotonic_ns()}"
+        volume = self.controller.clone(
+            name, secrets, source, size=size, capability=capability
+        )
         self._made.append(volume)
         return volume
 

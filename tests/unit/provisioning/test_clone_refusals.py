@@ -255,7 +255,7 @@ def test_wrong_and_missing_keys_leave_nothing(world: World) -> None:
     both = {**SOURCE, "sourceEncryptionPassphrase": "x"}
     malformed = dict.fromkeys(SOURCE, "not base64")
     cases = [
-        ({**THIRD, **wrong}, "source keys does not open volume 'one'"),
+        ({**THIRD, **wrong}, "of the clone's Secret does not open volume 'one'"),
         ({**THIRD, **both}, "holds both"),
         ({**THIRD, **malformed}, "sourceEncryptionKey is not base64"),
         (SOURCE, "holds neither encryptionPassphrase nor"),

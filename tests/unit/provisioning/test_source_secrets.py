@@ -114,7 +114,7 @@ def test_no_secret_is_read_that_is_not_needed(world: World, kube: Kubernetes) ->
     named = {**OTHER, "sourceEncryptionKey": SECRET["encryptionKey"]}
     volumes.create(clone_request(world, one, "named", secrets=named))
     wrong = {**OTHER, "sourceEncryptionKey": THIRD["encryptionKey"]}
-    with pytest.raises(SecretError, match="request's source keys"):
+    with pytest.raises(SecretError, match="of the clone's Secret"):
         volumes.create(clone_request(world, one, "wrong", secrets=wrong))
     assert kube.asked == []
     remove_all(world)

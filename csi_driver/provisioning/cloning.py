@@ -32,6 +32,7 @@ from csi_driver.domain.record import VolumeState
 from csi_driver.domain.snapshots import Snapshot
 from csi_driver.domain.snapshots import SnapshotState
 from csi_driver.images.chains import FIRST_BYTES
+from csi_driver.images.chains import first_bytes_below
 from csi_driver.images.chains import read_chain
 from csi_driver.images.headers import SPARSE_LENGTH
 from csi_driver.images.headers import clone_header
@@ -208,12 +209,10 @@ def dress_clone(
     if keys is None:
         return
     store_keys(pool, image.image_id, keys)
-    link = image.parent()
-    if link is None:
+    covered = first_bytes_below(pool, image.image_id)
+    if covered is None:
         message = f"clone {record.name!r} has no parent while it is being made"
         raise PreconditionError(message)
-    with pool.open_parent(link) as parent:
-        covered = parent.read_header(FIRST_BYTES)
     present = image.read_header(FIRST_BYTES)
     if header_kind(present).encrypted and present != covered:
         image.erase_header(SPARSE_LENGTH)  # an interrupted attempt's

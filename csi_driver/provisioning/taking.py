@@ -166,8 +166,13 @@ def _require_open(present: Record, rbd_name: str) -> Snapshot:
 
 
 def _is_flat(pool: Pool, image_id: str, number: int) -> bool:
-    with pool.open_raw(image_id, read_only=True, snapshot=number) as image:
-        return image.parent() is None
+    try:
+        with pool.open_raw(image_id, read_only=True, snapshot=number) as image:
+            return image.parent() is None
+    except NotFoundError as error:
+        # Another call completed it, and somebody deleted it at once.
+        message = f"snapshot {number} was removed while it was being taken"
+        raise ConflictError(message) from error
 
 
 def _named(present: Record, rbd_name: str) -> list[Snapshot]:

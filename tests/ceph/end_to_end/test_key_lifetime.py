@@ -76,6 +76,35 @@ def test_keys_live_in_one_worker_from_stage_to_unstage(world: World, mode: str) 
         assert not in_memory(pid, text)
 
 
+def test_the_keys_of_a_clones_layers_live_no_longer(world: World) -> None:
+    """Making it needs the source's Secret, flattening it all that staging needs."""
+    secret, own = secrets_of.new_secret("key"), secrets_of.new_secret("passphrase")
+    first = world.first
+    source = world.create(secret, capability=block())
+    clone = world.clone(own | secrets_of.as_source(secret), source, capability=block())
+    opened = {
+        "source": secrets_of.derived(world.record(source), secret),
+        "clone": secrets_of.derived(world.record(clone), own),
+    }
+    canaries = Canaries(
+        {
+            f"{whose}: {name}": key
+            for whose, keys in opened.items()
+            for name, key in keys.items()
+        }
+    )
+    assert holders(world, canaries) == {}, "keys that were needed to clone"
+
+    target = first.stage(clone, own, block())
+    write_block(clone, target)
+    assert set(holders(world, canaries)) == {f"datapath {first.worker_pid(clone)}"}
+    world.flatten(clone)
+    write_block(clone, target)
+    assert set(holders(world, canaries)) == {f"datapath {first.worker_pid(clone)}"}
+    first.unstage(clone)
+    assert holders(world, canaries) == {}
+
+
 def write_block(volume: csi_pb2.Volume, target: os.PathLike[str]) -> None:
     with open(target, "r+b", buffering=0) as device:  # noqa: PTH123  # unbuffered
         device.write(bytes(4096))

@@ -88,6 +88,7 @@ def test_clones_of_an_adopted_image(
     found = world.snapshot(one, f"{kind} snap")
     sources: tuple[VolumeId | SnapshotId, ...] = (one, found)
     refuse_wrong_keys(world, kind, found)
+    twin = one
     for number, source in enumerate(sources):
         request = world.request(
             f"{kind} {number}", len(data), secrets=BROUGHT, source=source

@@ -7,6 +7,7 @@ of a volume, so that a clone that is cut short or shifted shows it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,8 @@ OTHER: Final = {"encryptionKey": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}
 THIRD: Final = {"encryptionKey": "Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M="}
 SOURCE: Final = {"sourceEncryptionKey": SECRET["encryptionKey"]}
 """Says that the source is under SECRET."""
+
+_NONE: Final[Mapping[str, str]] = {}
 
 type Secrets = Mapping[str, str]
 
@@ -74,20 +77,23 @@ def volume(
     name: str = "one",
     text: str = "the source's",
     secrets: Secrets = SECRET,
-    **parameters: str,
+    parameters: Mapping[str, str] = _NONE,
 ) -> VolumeId:
     """Create an encrypted volume with a content."""
-    request = world.request(name, SIZE, secrets=secrets, **parameters)
+    request = _with(world.request(name, SIZE, secrets=secrets), parameters)
     made = world.volumes.create(request).volume_id
     fill(world, made, text, secrets)
     return made
 
 
 def plain_volume(
-    world: World, name: str = "one", text: str = "the source's", **parameters: str
+    world: World,
+    name: str = "one",
+    text: str = "the source's",
+    parameters: Mapping[str, str] = _NONE,
 ) -> VolumeId:
     """Create a plaintext volume with a content."""
-    request = world.request(name, SIZE, secrets={}, encrypted="false", **parameters)
+    request = _with(world.plaintext(name, SIZE), parameters)
     made = world.volumes.create(request).volume_id
     fill(world, made, text)
     return made
@@ -99,10 +105,9 @@ def clone_request(
     name: str = "clone",
     size: int = SIZE,
     secrets: Secrets = SECRET,
-    **parameters: str,
 ) -> CreateRequest:
     """Return a request for a clone; by default it is under its source's Secret."""
-    return world.request(name, size, secrets=secrets, source=source, **parameters)
+    return world.request(name, size, secrets=secrets, source=source)
 
 
 def clone(
@@ -110,10 +115,10 @@ def clone(
     source: VolumeId | SnapshotId,
     name: str = "clone",
     secrets: Secrets = SECRET,
-    **parameters: str,
+    parameters: Mapping[str, str] = _NONE,
 ) -> VolumeId:
     """Make a clone."""
-    request = clone_request(world, source, name, secrets=secrets, **parameters)
+    request = _with(clone_request(world, source, name, secrets=secrets), parameters)
     return world.volumes.create(request).volume_id
 
 
@@ -121,7 +126,8 @@ def plain_request(
     world: World, source: VolumeId | SnapshotId, name: str = "clone"
 ) -> CreateRequest:
     """Return a request for a plaintext clone."""
-    return clone_request(world, source, name, secrets={}, encrypted="false")
+    request = clone_request(world, source, name, secrets={})
+    return _with(request, {"encrypted": "false"})
 
 
 def plain_clone(
@@ -138,6 +144,10 @@ def flatten(world: World, volume_id: VolumeId, secrets: Secrets = SECRET) -> Non
         image.acquire_lock()
         image.flatten(lambda _done, _total: True)
     world.change(volume_id, **_flattened(world, volume_id))
+
+
+def _with(request: CreateRequest, parameters: Mapping[str, str]) -> CreateRequest:
+    return dataclasses.replace(request, parameters={**request.parameters, **parameters})
 
 
 def _flattened(world: World, volume_id: VolumeId) -> dict[str, object]:

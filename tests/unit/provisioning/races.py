@@ -87,7 +87,7 @@ def deletion(world: World, *doomed: VolumeId | SnapshotId) -> Callable[[], None]
         else:
             volumes.delete(each)
 
-    return tried(*[lambda each=each: delete(each) for each in doomed], world.collect)  # type: ignore[misc]
+    return tried(*[lambda each=each: delete(each) for each in doomed], world.collect)
 
 
 class Mkfs:

@@ -156,32 +156,23 @@ def test_a_filesystem_volume_is_not_cloned_to_a_block_device_and_back(
     remove_all(world)
 
 
+def with_policy(request: CreateRequest, policy: str) -> CreateRequest:
+    """Return a request of a class with a flatten policy."""
+    parameters = {**request.parameters, "flattenPolicy": policy}
+    return dataclasses.replace(request, parameters=parameters)
+
+
 def test_depth_is_limited_by_policy_and_by_librbd(world: World) -> None:
     one = plain_volume(world)
     world.change(one, ancestors=HARD_DEPTH)
-    for policy in ("depth",):
-        request = world.request(
-            "clone",
-            SIZE,
-            source=one,
-            secrets={},
-            encrypted="false",
-            flattenPolicy=policy,
-        )
-        require_refused(world, request, PreconditionError, "13 images below it.*12")
+    request = with_policy(plain_request(world, one), "depth")
+    require_refused(world, request, PreconditionError, r"13 images below it.*12")
     world.change(one, ancestors=HARD_DEPTH - 1)
     world.volumes.create(request)
     world.change(one, ancestors=15)
     for policy in ("never", "always"):
-        request = world.request(
-            "deep",
-            SIZE,
-            source=one,
-            secrets={},
-            encrypted="false",
-            flattenPolicy=policy,
-        )
-        require_refused(world, request, PreconditionError, "16 images below it.*15")
+        request = with_policy(plain_request(world, one, "deep"), policy)
+        require_refused(world, request, PreconditionError, r"16 images below it.*15")
     world.change(one, ancestors=14)
     plain_clone(world, one, "deep")
     remove_all(world)

@@ -213,7 +213,8 @@ def test_clones_in_other_places(wide_world: World) -> None:
     twins = []
     for number, place in enumerate(world.elsewhere()):
         for source in (one, found):
-            twin = clone(world, source, f"{number} {source}"[:40], UNDER_OTHER, **place)
+            name = f"{number} {source}"[:40]
+            twin = clone(world, source, name, UNDER_OTHER, place)
             assert twin.location != one.location
             assert content_of(world, twin, OTHER) == {"the source's"}
             twins.append(twin)
@@ -240,8 +241,7 @@ def test_a_clone_may_use_a_data_pool_and_features_of_its_own(
         one,
         "clone",
         SECRET,
-        dataPool=data_pool,
-        imageFeatures="layering,exclusive-lock",
+        {"dataPool": data_pool, "imageFeatures": "layering,exclusive-lock"},
     )
     assert content_of(world, twin) == {"the source's"}
     with world.pool() as pool, pool.open_raw(twin.image_id, read_only=True) as image:
@@ -347,7 +347,7 @@ def test_a_clone_has_only_the_limits_that_were_asked_for_it(world: World) -> Non
 def test_a_clone_has_its_sources_striping_whatever_its_class_says(
     world: World,
 ) -> None:
-    one = volume(world, objectSize=str(MIB), stripeCount="3")
+    one = volume(world, parameters={"objectSize": str(MIB), "stripeCount": "3"})
     made = world.volumes.create(clone_request(world, one))
     record = world.record(made.volume_id)
     assert record.parameters.striping == world.record(one).parameters.striping

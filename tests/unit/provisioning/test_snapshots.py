@@ -301,7 +301,7 @@ def test_listing_pages_through_all_places(wide_world: World) -> None:
     world = wide_world
     ids = []
     for number, place in enumerate([{}, *world.elsewhere()]):
-        one = plain_volume(world, f"volume {number}", **place)
+        one = plain_volume(world, f"volume {number}", parameters=place)
         ids += [world.snapshot(one, f"{number}.{n}") for n in range(3)]
         assert len(listed(world, one)) == 3
     pages, token = [], ""
@@ -386,7 +386,7 @@ def test_a_deleted_snapshot_of_a_flattened_clone_keeps_its_parents(
     one = volume(world)
     twin = clone(world, one, "twin")
     found = world.snapshot(twin, "snap")
-    again = found
+    again, last = found, twin
     for step in order.split():
         if step == "flatten":
             flatten(world, twin)

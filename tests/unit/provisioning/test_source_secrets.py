@@ -18,6 +18,7 @@ from csi_driver.provisioning.requests import SnapshotRequest
 from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.volumes import Volumes
 from tests.unit.provisioning.family import OTHER
+from tests.unit.provisioning.family import SIZE
 from tests.unit.provisioning.family import THIRD
 from tests.unit.provisioning.family import clone_request
 from tests.unit.provisioning.family import content_of
@@ -74,7 +75,7 @@ def kube() -> Kubernetes:
 
 def provisioned(world: World) -> VolumeId:
     """Create a volume as the provisioner does: its PersistentVolume has a name."""
-    return volume(world, **{"csi.storage.k8s.io/pv/name": PV})
+    return volume(world, parameters={"csi.storage.k8s.io/pv/name": PV})
 
 
 def bound(kube: Kubernetes, volume_id: VolumeId, driver: str = DRIVER) -> None:
@@ -155,12 +156,14 @@ def test_the_class_of_the_source_may_name_the_secret(
     world: World, kube: Kubernetes
 ) -> None:
     kube.secrets[KEYS] = dict(SECRET)
-    named = {
-        "passphraseSecretName": KEYS.name,
-        "passphraseSecretNamespace": KEYS.namespace,
-    }
     volumes = kube.of(world)
-    request = world.request("one", 8 << 20, secrets={}, **named)
+    request = world.request(
+        "one",
+        SIZE,
+        secrets={},
+        passphraseSecretName=KEYS.name,
+        passphraseSecretNamespace=KEYS.namespace,
+    )
     one = volumes.create(request).volume_id
     fill(world, one, "the source's")
     kube.asked.clear()

@@ -36,6 +36,7 @@ MOST_ANCESTORS = 5
 
 SMALLEST_OBJECT = 128 * KIB
 OBJECT_SIZES = st.sampled_from([SMALLEST_OBJECT, 512 * KIB, 4 * MIB])
+FIRST_SIZE = 40 * BLOCK_SIZE
 SIZES = st.integers(1, 96).map(lambda blocks: blocks * BLOCK_SIZE)
 ADDED = st.sampled_from([0, 1, 5, 32, 45]).map(lambda blocks: blocks * BLOCK_SIZE)
 SECRET_NAMES = st.sampled_from(["key-a", "", "key-b", "key-a", "", "key-b", "words"])
@@ -81,10 +82,17 @@ class Machine(RuleBasedStateMachine):
         self.order = 0
         self.good = True
 
-    @initialize(order=st.integers(0, 999))
-    def begin(self, order: int) -> None:
-        """Choose the order in which everything is deleted at the end."""
+    @initialize(
+        target=volumes,
+        order=st.integers(0, 999),
+        secret=SECRET_NAMES,
+        object_size=OBJECT_SIZES,
+    )
+    def begin(self, order: int, secret: str, object_size: int) -> str:
+        """Create a first volume; choose in which order all are deleted at the end."""
+        self.good = False
         self.order = order
+        return self.driver.create(secret, FIRST_SIZE, object_size, None)
 
     @invariant()
     def everything_is_as_it_should_be(self) -> None:
@@ -126,19 +134,30 @@ class Machine(RuleBasedStateMachine):
     @precondition(_room)
     @rule(
         target=volumes,
-        source=volumes | snapshots,
+        source=volumes,
         secret=SECRET_NAMES,
         added=ADDED,
         trouble=TROUBLE,
     )
-    def clone(
+    def clone_volume(
         self, source: str, secret: str, added: int, trouble: Trouble | None
     ) -> str | MultipleResults[str]:
-        """Clone a volume or a snapshot."""
-        if self.driver.model.source(source).ancestors >= MOST_ANCESTORS:
-            return multiple()
-        self.good = False
-        return self.driver.clone(source, secret, added, trouble) or multiple()
+        """Clone a volume."""
+        return self._clone(source, secret, added, trouble)
+
+    @precondition(_room)
+    @rule(
+        target=volumes,
+        source=snapshots,
+        secret=SECRET_NAMES,
+        added=ADDED,
+        trouble=TROUBLE,
+    )
+    def clone_snapshot(
+        self, source: str, secret: str, added: int, trouble: Trouble | None
+    ) -> str | MultipleResults[str]:
+        """Clone a snapshot."""
+        return self._clone(source, secret, added, trouble)
 
     @precondition(lambda self: len(self.driver.model.snapshots) < MOST_SNAPSHOTS)
     @rule(target=snapshots, volume=volumes, trouble=TROUBLE)
@@ -212,3 +231,11 @@ class Machine(RuleBasedStateMachine):
         """Let the node die while it holds the lock."""
         self.good = False
         self.driver.crash(volume)
+
+    def _clone(
+        self, source: str, secret: str, added: int, trouble: Trouble | None
+    ) -> str | MultipleResults[str]:
+        if self.driver.model.source(source).ancestors >= MOST_ANCESTORS:
+            return multiple()
+        self.good = False
+        return self.driver.clone(source, secret, added, trouble) or multiple()

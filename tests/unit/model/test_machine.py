@@ -7,6 +7,7 @@ tests/ceph/model does the same on real Ceph, more slowly.
 from __future__ import annotations
 
 import hypothesis
+import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from csi_driver.domain.sizes import Layout
@@ -69,9 +70,10 @@ class FakeMachine(Machine):
     new_place = FakePlace
 
 
+@pytest.mark.timeout(3600)
 def test_volumes_snapshots_and_clones_keep_their_bytes() -> None:
     settings = hypothesis.settings(
-        max_examples=hypothesis.settings().max_examples // 5,
+        max_examples=hypothesis.settings().max_examples // 10,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),

@@ -34,6 +34,7 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.record import Record
 from csi_driver.domain.secrets import SecretBytes
+from csi_driver.images.foreign import FLAT_SILENCE_SECONDS
 from csi_driver.images.foreign import SILENCE_SECONDS
 from csi_driver.images.foreign import ForeignWork
 from csi_driver.images.foreign import Kind
@@ -46,9 +47,6 @@ PUBLISH_SECONDS: Final = 5.0
 
 RECOVERY_SECONDS: Final = 2.0
 """How often the record is asked whether the journal has been replayed."""
-
-FLAT_SILENCE_SECONDS: Final = 5.0
-"""As SILENCE_SECONDS, once the parent is gone: little is left to do then."""
 
 _LOGGED: Final = 12
 """Every so many reports to the record go to the log, too."""

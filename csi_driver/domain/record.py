@@ -40,8 +40,10 @@ from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.snapshots import Snapshot
 
 RECORD_VERSION: Final = 2
-LONGEST_RECORD: Final = 256 * 1024
-"""Bytes; librbd takes far more, but every stage reads the record whole."""
+LONGEST_RECORD: Final = 1024 * 1024
+"""Bytes; librbd takes more, but every stage reads the record whole.
+
+The most snapshots with the longest names and chains take a third of it."""
 
 
 class VolumeState(enum.Enum):

@@ -20,8 +20,12 @@ from csi_driver.domain import json_fields as read
 from csi_driver.domain.filesystem_state import FilesystemState
 from csi_driver.domain.sizes import EffectiveSize
 
-SNAPSHOT_PREFIX: Final = "csi-snap-"
-"""Of the RBD snapshots that the driver makes, and of no others."""
+SNAPSHOT_PREFIX: Final = "rbdcrypt-snap-"
+"""Of the RBD snapshots that the driver makes, and of no others.
+
+What is named so and stands in no record is removed.  ceph-csi, whose images can
+be adopted, names its own `csi-snap-UUID`.
+"""
 
 MOST_SNAPSHOTS: Final = 256
 """Of one volume: every stage reads the record that lists them."""

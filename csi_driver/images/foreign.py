@@ -28,6 +28,9 @@ SILENCE_SECONDS: Final = 120.0
 A client that hears nothing for 30 s (rbd_request_timed_out_seconds) asks again.
 """
 
+FLAT_SILENCE_SECONDS: Final = 5.0
+"""As SILENCE_SECONDS, once the parent is gone: little is left to do then."""
+
 _FRAME: Final = struct.Struct("<BBII")
 """Version, the least version that can read it, length of the rest, operation."""
 _OPERATION_LENGTH: Final = 4

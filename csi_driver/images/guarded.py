@@ -27,7 +27,7 @@ _PREFIX: Final = "metadata_"
 
 def read_metadata(ioctx: Any, image_id: str, key: str) -> str | None:
     """Return a metadata value; NotFoundError if the image is gone."""
-    return _read(ioctx, _header(image_id), _PREFIX + key, f"image {image_id}")
+    return _read(ioctx, header_object(image_id), _PREFIX + key, f"image {image_id}")
 
 
 def swap_metadata(
@@ -44,7 +44,7 @@ def swap_metadata(
         operation.omap_cmp(_PREFIX + key, old or "", rados.LIBRADOS_CMPXATTR_OP_EQ)
         # The class call alone would make a header object where none is.
         operation.execute("rbd", "metadata_set", _class_input({key: new}))
-        ioctx.operate_write_op(operation, _header(image_id))
+        ioctx.operate_write_op(operation, header_object(image_id))
 
 
 def read_entry(ioctx: Any, name: str, key: str) -> str | None:
@@ -131,7 +131,8 @@ def _read(ioctx: Any, object_name: str, key: str, what: str) -> str | None:
     return found[key].decode() if key in found else None
 
 
-def _header(image_id: str) -> str:
+def header_object(image_id: str) -> str:
+    """Return the name of the object in which librbd keeps an image's header."""
     return f"rbd_header.{image_id}"
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import weakref
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -170,6 +173,24 @@ class CephPool:
         """Open a plaintext image."""
         image = self._open(image_id, read_only=read_only, snapshot=snapshot)
         return self._handed_out(CephPlainImage(image, self._address))
+
+    @contextlib.contextmanager
+    def listening(
+        self, image_id: str, heard: Callable[[bytes], None]
+    ) -> Iterator[None]:
+        """Hear what librbd's clients tell each other about an image."""
+
+        def notified(_notify: int, _notifier: str, _watch: int, data: bytes) -> None:
+            heard(bytes(data or b""))
+
+        doing = f"watching image {image_id}"
+        with mapped(doing):
+            watch = self.ioctx.watch(guarded.header_object(image_id), notified)
+        try:
+            yield
+        finally:
+            with mapped(doing):
+                watch.close()
 
     def read_metadata(self, image_id: str, key: str) -> str | None:
         """Return one metadata value of an image."""

@@ -10,8 +10,10 @@ has to come right after the open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 from typing import Self
@@ -286,6 +288,14 @@ class Pool(Protocol):
         """Open a plaintext image for its data.
 
         Only for a volume of mode none: whatever stands there is taken for data.
+        """
+
+    def listening(
+        self, image_id: str, heard: Callable[[bytes], None]
+    ) -> AbstractContextManager[None]:
+        """Hear what librbd's clients tell each other about an image.
+
+        `heard` is called by threads of Ceph's and must not block.
         """
 
     def read_metadata(self, image_id: str, key: str) -> str | None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.record import LONGEST_RECORD
 from csi_driver.domain.record import Record
 from csi_driver.images.port import Pool
 
@@ -39,8 +41,11 @@ def find_record(pool: Pool, image_id: str) -> Record | None:
 
 
 def create_record(pool: Pool, record: Record) -> None:
-    """Store the first record of an image; ConflictError if it has one."""
-    pool.swap_metadata(record.image_id, RECORD_KEY, None, record.to_json())
+    """Store the first record of an image; ConflictError if it has one.
+
+    ExhaustedError if it is too long.
+    """
+    pool.swap_metadata(record.image_id, RECORD_KEY, None, _text(record))
 
 
 def change_record(
@@ -52,7 +57,8 @@ def change_record(
 
     Whoever loses the compare-and-set reads again and decides anew, so
     `change` may run several times and raises if it no longer applies.
-    Returns what is stored.  PendingError if others keep winning.
+    Returns what is stored.  PendingError if others keep winning; ExhaustedError
+    if it would be too long to be read again.
     """
     for _ in range(_TRIES):
         old = pool.read_metadata(image_id, RECORD_KEY)
@@ -61,7 +67,7 @@ def change_record(
             raise NotFoundError(message)
         present = _parse(image_id, old)
         wanted = change(present)
-        new = wanted.to_json()
+        new = _text(wanted)
         if new == old:
             return present
         try:
@@ -71,6 +77,18 @@ def change_record(
         return wanted
     message = f"the record of image {image_id} is changed by others all the time"
     raise PendingError(message)
+
+
+def _text(record: Record) -> str:
+    """Write a record down; one that nobody could read would lose the volume."""
+    text = record.to_json()
+    if len(text) > LONGEST_RECORD:
+        message = (
+            f"the record of volume {record.name!r} would take {len(text)} bytes, more"
+            f" than {LONGEST_RECORD}: delete some of its snapshots"
+        )
+        raise ExhaustedError(message)
+    return text
 
 
 def _parse(image_id: str, text: str) -> Record:

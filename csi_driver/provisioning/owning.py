@@ -3,7 +3,8 @@
 
 Refused while anybody uses the volume: the message says where.  What an earlier
 attempt left behind, a lock and a watch of a client that was killed, is waited
-for; Ceph drops both some 30 s later.
+for; Ceph drops both some 30 s later.  So is the end of what another client asked
+the owner of the lock for: it would go on raw, and ruin the image.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from typing import Final
 
+from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.record import Record
+from csi_driver.images.foreign import FLAT_SILENCE_SECONDS
+from csi_driver.images.foreign import ForeignWork
 from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
 from csi_driver.provisioning.unlocking import Content
@@ -60,7 +64,45 @@ def owned(
         if record.ring != keys.record.ring or record.mode is not keys.record.mode:
             message = f"the keys of volume {name!r} were changed meanwhile: try again"
             raise InUseError(message)
-        yield content, record
+        with _staying(pool, record, say):
+            yield content, record
+
+
+@contextlib.contextmanager
+def _staying(pool: Pool, record: Record, say: Say) -> Iterator[None]:
+    """Keep the lock until other clients' work in this process has ended."""
+    foreign = ForeignWork()
+    with pool.listening(record.image_id, lambda payload: _hear(foreign, payload)):
+        try:
+            yield
+        finally:
+            told = False
+            while _under_way(pool, record.image_id, foreign):
+                if not told:
+                    say(
+                        f"waiting for a flatten of volume {record.name!r} that another"
+                        " client asked for: to end this process now would ruin the"
+                        " image"
+                    )
+                    told = True
+                time.sleep(_STEP)
+
+
+def _hear(foreign: ForeignWork, payload: bytes) -> None:
+    foreign.hear(payload, time.monotonic())
+
+
+def _under_way(pool: Pool, image_id: str, foreign: ForeignWork) -> bool:
+    """Tell whether another client's work is under way here."""
+    if not foreign.under_way(time.monotonic()):
+        return False
+    try:
+        with pool.open_raw(image_id, read_only=True) as image:
+            if image.parent() is not None:
+                return True
+    except DriverError:  # fenced: the lock is lost, and the work with it
+        return False
+    return foreign.under_way(time.monotonic(), FLAT_SILENCE_SECONDS)
 
 
 def _await_dead(pool: Pool, record: Record, say: Say) -> None:

@@ -8,6 +8,7 @@ snapshots and clones to `ceph_fake_snapshots`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from csi_driver.domain.errors import FencedError
@@ -128,6 +129,7 @@ class StoredImage(View):
     snapshots: list[StoredSnapshot] = dataclasses.field(default_factory=list)
     handles: list[OpenHandle] = dataclasses.field(default_factory=list)
     lock: Lock | None = None
+    listeners: list[Callable[[bytes], None]] = dataclasses.field(default_factory=list)
 
     @property
     def watchers(self) -> list[OpenHandle]:

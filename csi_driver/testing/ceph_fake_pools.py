@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -184,6 +185,20 @@ class FakePool:
             image = space.by_id(image_id)
             at = image.snapshot_numbered(snapshot) if snapshot else None
             return FakePlainImage(self._open(image, at, read_only=read_only))
+
+    @contextlib.contextmanager
+    def listening(
+        self, image_id: str, heard: Callable[[bytes], None]
+    ) -> Iterator[None]:
+        """Hear what a test lets other clients say."""
+        with self._asking(f"watching image {image_id}") as space:
+            image = space.by_id(image_id)
+            image.listeners.append(heard)
+        try:
+            yield
+        finally:
+            with self._store.lock:
+                image.listeners.remove(heard)
 
     def read_metadata(self, image_id: str, key: str) -> str | None:
         """Return one metadata value of an image."""

@@ -170,12 +170,12 @@ def test_snapshots_that_only_one_side_knows(maker: Maker) -> None:
     taken = maker.snapshot(record, "taken")
     with maker.rbd_image(record) as image:
         image.remove_snap(taken.rbd_name)
-        image.create_snap("csi-snap-nobody-knows")
+        image.create_snap("rbdcrypt-snap-nobody-knows")
         image.create_snap("of an administrator")
     found = maker.findings(record)
     assert found.keys() == {"snapshot-gone", "snapshot-unnamed"}
     assert "'taken'" in found["snapshot-gone"].meaning
-    assert "csi-snap-nobody-knows" in found["snapshot-unnamed"].meaning
+    assert "rbdcrypt-snap-nobody-knows" in found["snapshot-unnamed"].meaning
 
 
 def test_clients_that_are_gone(maker: Maker) -> None:

@@ -10,7 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from csi_driver.domain.errors import PendingError
 from csi_driver.images.connections import SharedConnections
+from csi_driver.provisioning.requests import VolumeInfo
 from tests.ceph.staging.clones import Clones
 from tests.ceph.staging.harness import BLOCK_WRITER
 from tests.ceph.staging.harness import MIB
@@ -40,13 +44,13 @@ def begin(file: Path, volume_id: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_command_lets_a_stage_have_the_volume(
+def slow_clone(
     node: Node,
     create: CreateVolume,
     clones: Clones,
     connections: SharedConnections,
-    tmp_path: Path,
-) -> None:
+) -> tuple[VolumeInfo, bytes, str]:
+    """Return a clone that takes long to flatten, each MiB of it, and its path."""
     source = create(SIZE, BLOCK_WRITER, {"objectSize": "65536"})
     node.stage(source, BLOCK_WRITER)
     path = node.publish(source, BLOCK_WRITER)
@@ -56,19 +60,43 @@ def test_the_command_lets_a_stage_have_the_volume(
     node.unpublish(source)
     node.unstage(source)
     clone = clones.make(source)
-    file = tmp_path / "secret.json"
-    file.write_text(json.dumps(OTHER_SECRETS))
     with (
         connections.pool_at(clone.volume_id.location) as pool,
         pool.open_raw(clone.volume_id.image_id) as image,
     ):
         image.change_setting(SLOW, "1")
-    process = begin(file, str(clone.volume_id))
+        parts = pool.pool_name, pool.location.namespace, image.name
+    return clone, data, "/".join(part for part in parts if part)
+
+
+def await_work(node: Node, clone: VolumeInfo, process: subprocess.Popen[str]) -> None:
+    """Wait until a command is in the middle of its flatten."""
     deadline = time.monotonic() + 60
     while (work := node.record(clone).flatten) is None or not work.done:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def require_content(node: Node, clone: VolumeInfo, data: bytes) -> None:
+    """Read all of a staged clone."""
+    path = node.publish(clone, BLOCK_WRITER)
+    for offset in range(0, SIZE, MIB):
+        assert read_device(path, MIB, offset) == data
+
+
+def test_the_command_lets_a_stage_have_the_volume(
+    node: Node,
+    create: CreateVolume,
+    clones: Clones,
+    connections: SharedConnections,
+    tmp_path: Path,
+) -> None:
+    clone, data, _ = slow_clone(node, create, clones, connections)
+    file = tmp_path / "secret.json"
+    file.write_text(json.dumps(OTHER_SECRETS))
+    process = begin(file, str(clone.volume_id))
+    await_work(node, clone, process)
     node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -76,9 +104,7 @@ def test_the_command_lets_a_stage_have_the_volume(
     found = node.record(clone)
     assert found.flatten is None
     assert [each.node_id for each in found.exports] == [node.name]
-    path = node.publish(clone, BLOCK_WRITER)
-    for offset in range(0, SIZE, MIB):
-        assert read_device(path, MIB, offset) == data
+    require_content(node, clone, data)
     # While it is staged the command says where.
     process = begin(file, str(clone.volume_id))
     _, errors = process.communicate(timeout=60)
@@ -90,3 +116,32 @@ def test_the_command_lets_a_stage_have_the_volume(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert node.record(clone).ancestors == 0
+
+
+def test_the_command_stays_while_it_flattens_for_another_client(
+    node: Node,
+    create: CreateVolume,
+    clones: Clones,
+    connections: SharedConnections,
+    tmp_path: Path,
+) -> None:
+    clone, data, path = slow_clone(node, create, clones, connections)
+    file = tmp_path / "secret.json"
+    file.write_text(json.dumps(OTHER_SECRETS))
+    process = begin(file, str(clone.volume_id))
+    await_work(node, clone, process)
+    # librbd hands it to the lock's owner; it would go on raw if that ended.
+    foreign = subprocess.Popen(
+        ["rbd", "flatten", "--no-progress", path], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(1.0)
+    with pytest.raises(PendingError):
+        node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
+    _, errors = process.communicate(timeout=90)
+    assert "another client asked for" in errors
+    _, errors = foreign.communicate(timeout=90)
+    assert foreign.returncode == 0, errors
+    node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
+    require_content(node, clone, data)
+    node.unpublish(clone)
+    node.unstage(clone)

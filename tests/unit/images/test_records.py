@@ -5,22 +5,31 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from csi_driver.domain.chain import DEEPEST_CHAIN
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.exports import ExportEntry
+from csi_driver.domain.filesystem_state import FilesystemState
+from csi_driver.domain.record import LONGEST_RECORD
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
+from csi_driver.domain.snapshots import MOST_SNAPSHOTS
+from csi_driver.domain.snapshots import Snapshot
+from csi_driver.domain.snapshots import SnapshotState
+from csi_driver.domain.snapshots import new_snapshot_name
 from csi_driver.images.port import Pool
 from csi_driver.images.records import RECORD_KEY
 from csi_driver.images.records import change_record
@@ -158,5 +167,41 @@ def test_an_error_in_a_change_changes_nothing(pool: Pool, record: Record) -> Non
             pool,
             record.image_id,
             lambda present: present.moved_to(VolumeState.COLLECTING),
+        )
+    assert read_record(pool, record.image_id) == record
+
+
+def test_the_most_snapshots_of_the_deepest_chain_fit(
+    pool: Pool, record: Record
+) -> None:
+    layers = tuple(str(uuid.uuid4()) for _ in range(DEEPEST_CHAIN))
+
+    def snapshot(number: int) -> Snapshot:
+        return Snapshot(
+            name=f"{number:04}" + "é" * 62,  # six characters of JSON each
+            rbd_name=new_snapshot_name(),
+            state=SnapshotState.DELETING,
+            filesystem=FilesystemState.FOREIGN,
+            number=2**63 - 1,
+            size=EffectiveSize(2**63 - 1),
+            created=2**63 - 1,
+            layers=layers,
+            ancestors=DEEPEST_CHAIN - 1,
+        )
+
+    many = tuple(map(snapshot, range(MOST_SNAPSHOTS)))
+    stored = change_record(
+        pool, record.image_id, lambda old: dataclasses.replace(old, snapshots=many)
+    )
+    assert read_record(pool, record.image_id) == stored
+
+
+def test_a_record_that_nobody_could_read_is_not_stored(
+    pool: Pool, record: Record
+) -> None:
+    long = "x" * LONGEST_RECORD
+    with pytest.raises(ExhaustedError, match="delete some of its snapshots"):
+        change_record(
+            pool, record.image_id, lambda old: dataclasses.replace(old, name=long)
         )
     assert read_record(pool, record.image_id) == record

@@ -456,3 +456,20 @@ def test_a_name_that_stands_for_nothing_goes_with_its_volume(world: World) -> No
         assert Directory(pool).find_snapshot("begun") is None
         assert Directory(pool).find_snapshot("other's") is not None
     remove_all(world)
+
+
+def test_snapshots_that_others_made_stay(world: World) -> None:
+    one = volume(world)
+    ours = world.snapshot(one, "ours")
+    theirs = [
+        # ceph-csi's, on an image that was adopted from it
+        "csi-snap-0e8b0f4c-5d27-4f6a-9a53-3c1f5a1e6c11",
+        "of an administrator",
+    ]
+    for each in theirs:
+        world.add_snapshot(one.image_id, each)
+    world.volumes.delete_snapshot(ours)
+    assert rbd_names(world, one) == theirs
+    world.volumes.delete(one)
+    world.collect()
+    assert rbd_names(world, one) == theirs

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from csi_driver.domain.chain import LuksFormat
@@ -37,7 +39,7 @@ def source_ring() -> OpenRing:
 
 
 def test_nothing_is_inherited_from_plaintext() -> None:
-    with NoKeys() as nothing, empty_ring(key(b"c")) as ring:
+    with closing(NoKeys()) as nothing, empty_ring(key(b"c")) as ring:
         nothing.give(ring)
         assert nothing.layers == ()
         assert ring.ring.entries == ()
@@ -46,7 +48,10 @@ def test_nothing_is_inherited_from_plaintext() -> None:
 def test_a_ring_gives_all_of_its_layers_under_the_clones_key() -> None:
     source = source_ring()
     expected = {name: each.reveal() for name, each in source.passphrases().items()}
-    with RingKeys(source, (BELOW, LOWEST)) as inherited, empty_ring(key(b"c")) as ring:
+    with (
+        closing(RingKeys(source, (BELOW, LOWEST))) as inherited,
+        empty_ring(key(b"c")) as ring,
+    ):
         ring.add_dek(OWN, new_dek())
         inherited.give(ring)
         made = ring.ring
@@ -65,7 +70,7 @@ def test_a_ring_gives_all_of_its_layers_under_the_clones_key() -> None:
 def test_only_the_keys_of_the_chain_are_given() -> None:
     """A snapshot from after a flatten needs fewer than its volume's ring has."""
     with (
-        RingKeys(source_ring(), (BELOW,)) as inherited,
+        closing(RingKeys(source_ring(), (BELOW,))) as inherited,
         empty_ring(key(b"c")) as ring,
     ):
         inherited.give(ring)
@@ -74,12 +79,15 @@ def test_only_the_keys_of_the_chain_are_given() -> None:
 
 def test_one_header_may_stand_in_several_layers() -> None:
     layers = (BELOW, BELOW, LOWEST)
-    with RingKeys(source_ring(), layers) as inherited, empty_ring(key(b"c")) as ring:
+    with (
+        closing(RingKeys(source_ring(), layers)) as inherited,
+        empty_ring(key(b"c")) as ring,
+    ):
         inherited.give(ring)
         assert [each.header_uuid for each in ring.ring.entries] == [BELOW, LOWEST]
     same = (SecretBytes(b"a"), SecretBytes(b"a"))
     with (
-        ForeignPassphrases((BELOW, BELOW), same) as foreign,
+        closing(ForeignPassphrases((BELOW, BELOW), same)) as foreign,
         empty_ring(key(b"c")) as ring,
     ):
         foreign.give(ring)
@@ -88,7 +96,7 @@ def test_one_header_may_stand_in_several_layers() -> None:
 
 def test_a_missing_key_is_told() -> None:
     with (
-        RingKeys(source_ring(), (OWN,)) as inherited,
+        closing(RingKeys(source_ring(), (OWN,))) as inherited,
         empty_ring(key(b"c")) as ring,
         pytest.raises(RecordError, match=OWN),
     ):
@@ -99,7 +107,7 @@ def test_foreign_passphrases_go_in_with_any_format_and_are_wiped() -> None:
     passphrases = (SecretBytes(b"upper"), SecretBytes(b"lower"))
     foreign = ForeignPassphrases((BELOW, LOWEST), passphrases)
     assert "upper" not in repr(foreign)
-    with foreign, empty_ring(key(b"c")) as ring:
+    with closing(foreign), empty_ring(key(b"c")) as ring:
         foreign.give(ring)
         assert ring.key_for(BELOW).reveal() == b"upper"
         assert ring.key_for(LOWEST).reveal() == b"lower"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from csi_driver.domain.errors import RecordError
@@ -39,7 +41,7 @@ def test_plaintext_has_no_keys(world: FakeWorld) -> None:
 def test_the_sources_keys_go_before_the_clones_own(world: FakeWorld) -> None:
     one = source(world, volume(world))
     for secrets in (SECRET, SOURCE, {**OTHER, **SOURCE}):
-        with open_source(one, secrets, NO_SECRETS) as found:
+        with closing(open_source(one, secrets, NO_SECRETS)) as found:
             assert isinstance(found, RingKeys)
             assert found.layers == one.record.layers
     wrong = {**SECRET, "sourceEncryptionKey": OTHER["encryptionKey"]}
@@ -55,9 +57,9 @@ def test_a_snapshot_has_its_own_layers(world: FakeWorld) -> None:
     ceph = world.connector.connect(world.cluster)
     old = find_source(ceph.pool_at(twin.location), found)
     new = find_source(ceph.pool_at(twin.location), twin)
-    with open_source(old, SECRET, NO_SECRETS) as keys:
+    with closing(open_source(old, SECRET, NO_SECRETS)) as keys:
         assert len(keys.layers) == 2
-    with open_source(new, SECRET, NO_SECRETS) as keys:
+    with closing(open_source(new, SECRET, NO_SECRETS)) as keys:
         assert len(keys.layers) == 1
     assert (old.ancestors, new.ancestors) == (1, 0)
     ceph.close()

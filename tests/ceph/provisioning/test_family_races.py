@@ -18,6 +18,7 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
+from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import SnapshotRequest
 from tests.ceph.provisioning.real import CephWorld
 from tests.ceph.provisioning.test_killed_family import CHANGING
@@ -27,6 +28,7 @@ from tests.unit.provisioning.family import SOURCE
 from tests.unit.provisioning.family import clone_request
 from tests.unit.provisioning.family import content_of
 from tests.unit.provisioning.family import plain_clone
+from tests.unit.provisioning.family import plain_request
 from tests.unit.provisioning.family import plain_volume
 from tests.unit.provisioning.family import remove_all
 from tests.unit.provisioning.family import volume
@@ -79,21 +81,24 @@ def test_a_snapshot_while_its_volume_is_deleted_and_collected(
 def test_a_clone_while_its_source_is_deleted_and_collected(
     world: CephWorld, kind: str
 ) -> None:
-    secrets = {**OTHER, **SOURCE}
-
-    def prepare(name: str) -> tuple[VolumeId, VolumeId | SnapshotId]:
+    def prepare(name: str) -> tuple[VolumeId, VolumeId | SnapshotId, CreateRequest]:
+        if kind == "volume":
+            one = plain_volume(world, name)
+            return one, one, plain_request(world, one, f"clone of {name}")
         one = volume(world, name)
-        return one, one if kind == "volume" else world.snapshot(one, name)
+        found = world.snapshot(one, name)
+        secrets = {**OTHER, **SOURCE}
+        request = clone_request(world, found, f"clone of {name}", secrets=secrets)
+        return one, found, request
 
-    _, source = prepare("whole")
-    whole = clone_request(world, source, "clone of whole", secrets=secrets)
+    _, _, whole = prepare("whole")
     calls = calls_of(world, lambda c: c.volumes.create(whole))
+    changing = [n for n, name in enumerate(calls, 1) if name in CHANGING]
+    # Encrypted ones take their time: every other call is enough for them here.
+    chosen = changing[:: 1 if kind == "volume" else 2]
     outcomes = set()
-    for at, name in enumerate(calls, 1):
-        if name not in CHANGING:
-            continue
-        one, source = prepare(f"volume {at}")
-        request = clone_request(world, source, f"clone {at}", secrets=secrets)
+    for at in chosen:
+        one, source, request = prepare(f"volume {at}")
         doomed = (one,) if source == one else (source, one)
         delete = deletion(world, *doomed)
         ended = raced(

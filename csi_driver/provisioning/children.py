@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 
+import structlog
+
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import Location
 from csi_driver.domain.lineage import ChildIntent
 from csi_driver.domain.record import Record
@@ -24,6 +27,8 @@ from csi_driver.images.records import read_record
 from csi_driver.provisioning.patience import LockPatience
 from csi_driver.provisioning.snapshots import finish_deletion
 from csi_driver.provisioning.snapshots import with_state
+
+_log = structlog.get_logger(__name__)
 
 
 def settle(pool: Pool, image_id: str, patience: LockPatience) -> Record:
@@ -40,7 +45,7 @@ def settle(pool: Pool, image_id: str, patience: LockPatience) -> Record:
         record = read_record(pool, image_id)
     for snapshot in record.snapshots:
         if snapshot.state is SnapshotState.DELETING:
-            finish_deletion(pool, image_id, snapshot)
+            _finish(pool, image_id, snapshot)
     return read_record(pool, image_id) if record.snapshots else record
 
 
@@ -60,7 +65,18 @@ def release(pool: Pool, image_id: str, image_name: str) -> None:
     record = change_record(pool, image_id, without)
     for snapshot in record.snapshots:
         if snapshot.internal and snapshot.state is SnapshotState.DELETING:
-            finish_deletion(pool, image_id, snapshot)
+            _finish(pool, image_id, snapshot)
+
+
+def _finish(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
+    """Finish a deletion; one that cannot be now must not keep other work.
+
+    Such as of a snapshot that somebody protected.
+    """
+    try:
+        finish_deletion(pool, image_id, snapshot)
+    except PreconditionError as error:
+        _log.warning("snapshot not removed", image=image_id, error=str(error))
 
 
 def _useless(record: Record, snapshot: Snapshot) -> bool:

@@ -72,11 +72,15 @@ class ClonedVolume:
         source = self._source
         snapshot = self._hold(image_name)
         with source.pool.open_raw(source.record.image_id, read_only=True) as image:
+            present = taking.find_taken(image, snapshot)
+            if present is None:
+                message = f"{source.title} is gone: RBD has no such snapshot any more"
+                raise NotFoundError(message)
             path = SnapshotPath(
                 pool_name=source.pool.pool_name,
                 namespace=source.pool.location.namespace,
                 image_name=image.name,
-                snapshot_name=snapshot.rbd_name,
+                snapshot_name=present.name,
             )
         parameters = self.plan.parameters
         clone = NewClone(

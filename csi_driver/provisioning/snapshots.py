@@ -152,12 +152,12 @@ def _removed(pool: Pool, image: RawImage, snapshot: Snapshot) -> bool:
     parent that its child is gone, though the clones go on reading it.  The parent
     then vanishes from under them (measured on 18.2.7).
     """
-    found = [each for each in image.snapshots() if each.name == snapshot.rbd_name]
-    if not found:
+    found = taking.find_taken(image, snapshot)
+    if found is None:
         return True
     if image.parent() is not None or snapshot.ancestors:
         with pool.open_raw(
-            image.image_id, read_only=True, snapshot=found[0].number
+            image.image_id, read_only=True, snapshot=found.number
         ) as view:
             link, clones = view.parent(), view.children()
         if link and clones:
@@ -166,7 +166,7 @@ def _removed(pool: Pool, image: RawImage, snapshot: Snapshot) -> bool:
             if flattening or head is None or head.path != link.path:
                 return False
     with contextlib.suppress(NotFoundError):
-        image.remove_snapshot(snapshot.rbd_name)
+        image.remove_snapshot(found.name)
     return True
 
 

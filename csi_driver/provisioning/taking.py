@@ -78,6 +78,20 @@ def take(pool: Pool, image_id: str, rbd_name: str) -> Snapshot:
         raise NotFoundError(message) from error
 
 
+def find_taken(image: RawImage, snapshot: Snapshot) -> ImageSnapshot | None:
+    """Return a snapshot as RBD has it, if it does: somebody may have renamed it.
+
+    One that only lingers for its clones is gone.
+    """
+    for each in image.snapshots():
+        same = each.number == snapshot.number or (
+            not snapshot.number and each.name == snapshot.rbd_name
+        )
+        if same and not each.lingering:
+            return each
+    return None
+
+
 def withdraw(pool: Pool, image: RawImage, rbd_name: str) -> None:
     """Take back an intent that was not completed, and what came of it.
 
@@ -102,17 +116,19 @@ def remove_orphans(pool: Pool, image: RawImage) -> None:
     the record was read and is not in it belongs to nobody.
     """
     listed = [
-        each.name
+        each
         for each in image.snapshots()
         if each.name.startswith(SNAPSHOT_PREFIX) and not each.lingering
     ]
     if not listed:
         return
-    known = {each.rbd_name for each in read_record(pool, image.image_id).snapshots}
-    for name in listed:
-        if name not in known:
+    snapshots = read_record(pool, image.image_id).snapshots
+    names = {each.rbd_name for each in snapshots}
+    numbers = {each.number for each in snapshots}
+    for each in listed:
+        if each.name not in names and each.number not in numbers:
             with contextlib.suppress(NotFoundError):
-                image.remove_snapshot(name)
+                image.remove_snapshot(each.name)
 
 
 def _taken(pool: Pool, image: RawImage, rbd_name: str) -> Snapshot:

@@ -122,6 +122,11 @@ class CephWorld(World):
         with self.ioctx() as ioctx:
             return sorted(rbd.RBD().list(ioctx))
 
+    def rename_snapshot(self, image_id: str, old: str, new: str) -> None:
+        """Rename a snapshot."""
+        with self.ioctx() as ioctx, rbd.Image(ioctx, image_id=image_id) as image:
+            image.rename_snap(old, new)
+
     def write_raw(self, volume_id: VolumeId, offset: int, data: bytes) -> None:
         """Write to an image."""
         with self.image(volume_id) as image:

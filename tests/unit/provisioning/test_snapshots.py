@@ -10,6 +10,7 @@ import pytest
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import ExhaustedError
+from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
@@ -26,6 +27,7 @@ from csi_driver.domain.snapshots import new_snapshot_name
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.directory import SnapshotEntry
+from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.provisioning import taking
 from csi_driver.provisioning.requests import SnapshotInfo
@@ -473,3 +475,58 @@ def test_snapshots_that_others_made_stay(world: World) -> None:
     world.volumes.delete(one)
     world.collect()
     assert rbd_names(world, one) == theirs
+
+
+def rename(world: World, volume_id: VolumeId, names: dict[str, str]) -> None:
+    """Rename RBD snapshots as an administrator would."""
+    for old in names:
+        world.rename_snapshot(volume_id.image_id, old, f"{old}-")
+    for old, new in names.items():
+        world.rename_snapshot(volume_id.image_id, f"{old}-", new)
+
+
+def test_a_snapshot_is_known_by_its_number_whatever_its_name(world: World) -> None:
+    one = volume(world, text="first")
+    first = world.snapshot(one, "first")
+    fill(world, one, "second")
+    second = world.snapshot(one, "second")
+    here, there = (named(world, one, each).rbd_name for each in ("first", "second"))
+    rename(world, one, {here: there, there: here})
+    assert content_of(world, clone(world, first, "of the first")) == {"first"}
+    assert content_of(world, clone(world, second, "of the second")) == {"second"}
+    rename(world, one, {here: "by hand", there: f"{SNAPSHOT_PREFIX}other"})
+    assert content_of(world, clone(world, second, "by another name")) == {"second"}
+    world.volumes.delete_snapshot(second)
+    assert rbd_names(world, one) == [f"{SNAPSHOT_PREFIX}other"]
+    world.volumes.delete_snapshot(first)
+    assert rbd_names(world, one) == []
+    remove_all(world)
+
+
+def test_a_snapshot_that_cannot_go_keeps_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = volume(world)
+    stuck, other = world.snapshot(one, "stuck"), world.snapshot(one, "other")
+    name = named(world, one, "stuck").rbd_name
+    with world.pool() as pool, pool.open_raw(one.image_id) as image:
+        kind = type(image)
+    remove = kind.remove_snapshot
+
+    def refuse(self: RawImage, given: str) -> None:
+        if given == name:  # as librbd does for a protected one
+            raise InUseError("it is protected")
+        remove(self, given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "remove_snapshot", refuse)
+        with pytest.raises(InUseError):
+            world.volumes.delete_snapshot(stuck)
+        with pytest.raises(InUseError):
+            world.volumes.delete_snapshot(stuck)
+        third = world.snapshot(one, "third")
+        clone(world, other)
+        world.volumes.delete_snapshot(other)
+    world.volumes.delete_snapshot(third)
+    assert rbd_names(world, one) == []
+    remove_all(world)

@@ -233,6 +233,10 @@ class World(abc.ABC):
     def allocated(self, volume_id: VolumeId) -> int:
         """Return the bytes that an image takes without its parent."""
 
+    @abc.abstractmethod
+    def rename_snapshot(self, image_id: str, old: str, new: str) -> None:
+        """Rename an RBD snapshot as an administrator would."""
+
     def add_snapshot(self, image_id: str, name: str) -> None:
         """Make an RBD snapshot as an administrator would."""
         with self.pool() as pool, pool.open_raw(image_id) as image:
@@ -310,6 +314,11 @@ class FakeWorld(World):
         """Read from an image."""
         with self.store.lock:
             return raw_layers(self._image(volume_id)).read(offset, length)
+
+    def rename_snapshot(self, image_id: str, old: str, new: str) -> None:
+        """Rename a snapshot."""
+        with self.store.lock:
+            self._space.by_id(image_id).snapshot_named(old).name = new
 
     def elsewhere(self) -> list[dict[str, str]]:
         """Return a namespace and a pool."""

@@ -30,6 +30,7 @@ from csi_driver.domain.chain import header_kind
 from csi_driver.domain.errors import CancelledError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import HeaderError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.record import Record
@@ -163,11 +164,31 @@ class Flattening:
             if self._stopping.wait(RECOVERY_SECONDS):
                 raise CancelledError(f"volume {self._name} is being closed")
 
+    def _announce(self) -> None:
+        """Say so in the record, once no snapshot is being removed."""
+
+        def begun(record: Record) -> Record:
+            if record.removing:
+                message = f"a snapshot of volume {self._name} is being deleted"
+                raise PendingError(message)
+            return dataclasses.replace(record, flatten=FlattenWork(self._image.address))
+
+        while True:
+            try:
+                change_record(self._held.pool, self._image_id, begun)
+            except PendingError as error:
+                _log.info("flatten waits", volume=self._name, reason=str(error))
+            else:
+                return
+            self._become(FlattenState.WAITING)
+            if self._stopping.wait(RECOVERY_SECONDS):
+                raise CancelledError(f"volume {self._name} is being closed")
+
     def _copy(self) -> None:
         """Flatten, and tell the record and the log how far it is."""
+        self._announce()
         _log.info("flatten begins", volume=self._name)
         self._become(FlattenState.COPYING)
-        self._publish()
         begin = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix="flatten") as beside:
             copying = beside.submit(self._image.flatten, self._progressed)

@@ -38,6 +38,7 @@ from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import Layout
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.snapshots import Snapshot
+from csi_driver.domain.snapshots import SnapshotState
 
 RECORD_VERSION: Final = 2
 LONGEST_RECORD: Final = 1024 * 1024
@@ -185,6 +186,18 @@ class Record:
         kept = tuple(each for each in self.snapshots if each.rbd_name != rbd_name)
         added = () if present is None else (present,)
         return dataclasses.replace(self, snapshots=(*kept, *added))
+
+    @property
+    def removing(self) -> bool:
+        """Tell whether a snapshot of a clone is being removed.
+
+        A flatten of the head begins before or after that, but not meanwhile:
+        what librbd tells the parent depends on which came first.
+        """
+        return any(
+            each.state is SnapshotState.DELETING and each.ancestors
+            for each in self.snapshots
+        )
 
     def with_child(self, child: ChildIntent) -> Record:
         """Return the record with the intent to make a clone; once is enough."""

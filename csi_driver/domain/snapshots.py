@@ -40,6 +40,8 @@ class SnapshotState(enum.Enum):
     MAKING = "making"
     READY = "ready"
     DELETING = "deleting"
+    KEPT = "kept"
+    """Deleted, but its clones would lose what lies below it: goes when they do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

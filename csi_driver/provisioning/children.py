@@ -9,6 +9,7 @@ the clone's own directory entry whether it still counts.
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 import structlog
 
@@ -30,6 +31,10 @@ from csi_driver.provisioning.snapshots import with_state
 
 _log = structlog.get_logger(__name__)
 
+_SLOW: Final = 4
+"""How much more patience a clone's maker gets: to take a snapshot of a volume
+whose node has died takes Ceph half a minute."""
+
 
 def settle(pool: Pool, image_id: str, patience: LockPatience) -> Record:
     """Drop what nobody makes any more, with the snapshots that were taken for it.
@@ -44,7 +49,7 @@ def settle(pool: Pool, image_id: str, patience: LockPatience) -> Record:
     if over:
         record = read_record(pool, image_id)
     for snapshot in record.snapshots:
-        if snapshot.state is SnapshotState.DELETING:
+        if snapshot.state in {SnapshotState.DELETING, SnapshotState.KEPT}:
             _finish(pool, image_id, snapshot)
     return read_record(pool, image_id) if record.snapshots else record
 
@@ -93,7 +98,8 @@ def _under_way(pool: Pool, child: ChildIntent, patience: LockPatience) -> bool:
     entry = directory.find(child.volume)
     if entry is None or entry.image_name != child.image_name or entry.image_id:
         return False
-    if not patience.presumed_dead(child.image_name, child.image_name):
+    name = child.image_name
+    if not patience.presumed_dead(name, name, times=_SLOW):
         return True
     with contextlib.suppress(ConflictError):  # it came further in this moment
         directory.bury(entry)

@@ -100,11 +100,17 @@ class Flattening:
     def _flatten(self, pool: Pool, content: Content) -> None:
         """Flatten under the lock; the record tells of it from here on."""
         work = FlattenWork(self.own.address)
-        change_record(
-            pool,
-            self.volume_id.image_id,
-            lambda present: dataclasses.replace(present.require_ready(), flatten=work),
-        )
+
+        def begun(present: Record) -> Record:
+            if present.require_ready().removing:
+                message = (
+                    f"a snapshot of volume {present.name!r} is being deleted: flatten"
+                    " it once that is done"
+                )
+                raise PendingError(message)
+            return dataclasses.replace(present, flatten=work)
+
+        change_record(pool, self.volume_id.image_id, begun)
         try:
             _Run(self, content).wait()
         except BaseException:

@@ -25,6 +25,7 @@ from csi_driver.provisioning.creation import abandon
 from csi_driver.provisioning.keys_in_advance import KeysInAdvance
 from csi_driver.provisioning.keys_in_advance import KeysOfRecord
 from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.plan import Checked
 from csi_driver.provisioning.plan import Plan
 from csi_driver.provisioning.plan import make_clone_plan
@@ -39,6 +40,7 @@ from csi_driver.provisioning.sources import find_source
 class Making:
     """One CreateVolume with a source, on a Rados instance of its own."""
 
+    places: Places
     pool: Pool
     request: CreateRequest
     asked: Checked
@@ -65,6 +67,8 @@ class Making:
             message = "a clone without a source"
             raise RecordError(message)
         source = find_source(self.pool, asked)
+        # What an interrupted call leaves there is the collector's to find.
+        self.places.require_collected(source.pool)
         plan = make_clone_plan(self.request, self.asked, source)
         with contextlib.ExitStack() as wiping:
             keys = None

@@ -31,15 +31,18 @@ class LockPatience:
         self._lock = threading.Lock()
         self._since: dict[str, tuple[str, float]] = {}
 
-    def presumed_dead(self, image: str, owner: str) -> bool:
-        """Tell whether this image has been in these hands for so long."""
+    def presumed_dead(self, image: str, owner: str, *, times: int = 1) -> bool:
+        """Tell whether this image has been in these hands for so long, or times that.
+
+        The first question about an image is when the waiting begins.
+        """
         now = self._clock()
         with self._lock:
             seen, since = self._since.get(image, ("", now))
             if seen != owner:
                 self._since[image] = (owner, now)
                 return False
-            return now - since >= self._dead_after
+            return now - since >= times * self._dead_after
 
     def begin(self, image: str) -> None:
         """Note that this process has the image in hand itself."""

@@ -56,13 +56,16 @@ class Places:
             raise PreconditionError(message)
 
     def require_collected(self, pool: Pool) -> None:
-        """Refuse to delete where the collector does not look (PreconditionError)."""
+        """Refuse to leave work where the collector does not look.
+
+        PreconditionError names the place.
+        """
         where = pool.location
         try:
             config = self.clusters.get(where.cluster)
             config.require(pool.pool_name, where.namespace)
         except InvalidRequestError as error:
-            message = f"nothing is deleted where nothing is collected: {error}"
+            message = f"nothing is done there where nothing is collected: {error}"
             raise PreconditionError(message) from error
 
 

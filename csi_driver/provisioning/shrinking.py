@@ -15,6 +15,7 @@ from typing import Final
 
 from csi_driver.domain import superblock
 from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import FilesystemState
@@ -70,13 +71,18 @@ def shrink(
     ):
         _require_smaller(pool, found, asked.size)
         require_outside(found, _head(content, found), asked)
-        changed = change_record(
-            pool,
-            image_id,
-            lambda present: dataclasses.replace(
-                present.require_ready(), desired=asked.size, actual=asked.size
-            ),
-        )
+
+        def smaller(present: Record) -> Record:
+            present.require_ready()
+            if present.desired != found.desired:
+                message = (
+                    f"volume {present.name!r} was promised {present.desired} meanwhile:"
+                    " nothing was shrunk"
+                )
+                raise PendingError(message)
+            return dataclasses.replace(present, desired=asked.size, actual=asked.size)
+
+        changed = change_record(pool, image_id, smaller)
         content.shrink(asked.size)
         _require_raw(pool, changed)
     return changed

@@ -127,14 +127,15 @@ def delete_snapshot(pool: Pool, snapshot_id: SnapshotId) -> None:
 def finish_deletion(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
     """Remove a snapshot that is marked for it, then its names; can be repeated.
 
-    One that cannot go yet stays marked, without a name.
+    One that cannot go yet is kept, without a name.
     """
     with pool.open_raw(image_id) as image:
         gone = _removed(pool, image, snapshot)
         taking.remove_orphans(pool, image)
     if not snapshot.internal:
-        _free_name(pool, image_id, snapshot.name)
-    left = None if gone else dataclasses.replace(snapshot, name="")
+        _free_name(pool, image_id, snapshot)
+    kept = dataclasses.replace(snapshot, name="", state=SnapshotState.KEPT)
+    left = None if gone else kept
     change_record(
         pool,
         image_id,
@@ -191,11 +192,14 @@ def _free_begun(pool: Pool, entry: SnapshotEntry) -> None:
             Directory(pool).forget_snapshot(entry)
 
 
-def _free_name(pool: Pool, image_id: str, name: str) -> None:
+def _free_name(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
+    """Free a snapshot's name, unless it stands for a later one by now."""
     directory = Directory(pool)
     for _ in range(_TRIES):
-        entry = directory.find_snapshot(name)
+        entry = directory.find_snapshot(snapshot.name)
         if entry is None or entry.image_id != image_id:
+            return
+        if entry.number not in {0, snapshot.number}:
             return
         with contextlib.suppress(ConflictError):  # completed in this moment
             directory.forget_snapshot(entry)

@@ -173,7 +173,8 @@ def _complete(present: Record, intent: Snapshot, found: ImageSnapshot) -> Snapsh
 def _require_open(present: Record, rbd_name: str) -> Snapshot:
     """Return the entry of a snapshot that may still be completed or used."""
     found = _named(present, rbd_name)
-    if not found or found[0].state is SnapshotState.DELETING:
+    over = {SnapshotState.DELETING, SnapshotState.KEPT}
+    if not found or found[0].state in over:
         message = f"snapshot {rbd_name} of volume {present.name!r} was given up"
         raise ConflictError(message)
     if found[0].state is SnapshotState.MAKING:

@@ -93,7 +93,7 @@ class Volumes:
             if parameters.data_pool:
                 require_room(ceph.pool(parameters.data_pool))
             if plan is None:
-                making = Making(pool, request, asked, secrets)
+                making = Making(self._places, pool, request, asked, secrets)
                 record = making.clone(self._secrets, self._patience)
             else:
                 with new_keys(plan, secrets) as keys:

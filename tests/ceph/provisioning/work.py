@@ -64,6 +64,9 @@ class ChildWorld(World):
     def elsewhere(self) -> list[dict[str, str]]:
         raise NotImplementedError
 
+    def rename_snapshot(self, image_id: str, old: str, new: str) -> None:
+        raise NotImplementedError
+
     def allocated(self, volume_id: VolumeId) -> int:
         raise NotImplementedError
 

@@ -45,7 +45,7 @@ def test_the_sources_keys_go_before_the_clones_own(world: FakeWorld) -> None:
             assert isinstance(found, RingKeys)
             assert found.layers == one.record.layers
     wrong = {**SECRET, "sourceEncryptionKey": OTHER["encryptionKey"]}
-    with pytest.raises(SecretError, match="sourceEncryptionKey of the clone's Secret does not"):
+    with pytest.raises(SecretError, match="of the clone's Secret does not open"):
         open_source(one, wrong, NO_SECRETS)
 
 

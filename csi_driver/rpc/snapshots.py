@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_snapshot_name
@@ -70,7 +69,7 @@ class SnapshotController(UnofferedController):
         limit = fields.most_entries(request.max_entries)
         try:
             page = self._page(request, limit)
-        except (NotFoundError, PreconditionError):  # or on a cluster not known here
+        except NotFoundError:
             page = _NONE
         entry = csi_pb2.ListSnapshotsResponse.Entry
         return csi_pb2.ListSnapshotsResponse(

@@ -78,7 +78,9 @@ def _require_alone(
     if reader := _user(record, watching):
         raise _in_use(record, f"open by {reader}", instead)
     if record.ring != before.ring or record.mode is not before.mode:
-        message = f"the keys of volume {record.name!r} were changed meanwhile: try again"
+        message = (
+            f"the keys of volume {record.name!r} were changed meanwhile: try again"
+        )
         raise InUseError(message)
 
 

@@ -22,6 +22,8 @@ type Heard = Callable[[bytes], None]
 
 
 class Watch:
+    """A watch whose end may come after a last message."""
+
     def __init__(self, image: Image) -> None:
         self._image = image
         self.closed = False
@@ -67,14 +69,17 @@ class Shown:
     def __init__(self) -> None:
         self.staying = False
 
-    def __call__(self, *, staying: bool) -> None:
+    def show(self, *, staying: bool) -> None:
         self.staying = staying
+
+    def __call__(self) -> bool:
+        return self.staying
 
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     shown = Shown()
-    monkeypatch.setattr(module, "show_staying", shown)
+    monkeypatch.setattr(module, "show_staying", shown.show)
     monkeypatch.setattr(module, "_STAY_SECONDS", 0.01)
     monkeypatch.setattr(module, "_REMIND_SECONDS", 0.01)
     return shown
@@ -109,10 +114,10 @@ def test_it_stays_until_the_end_is_heard(
     hearing.tell(told.append)
     image.say(begin)
     assert hearing.must_stay()
-    assert shown.staying
+    assert shown()
     image.say(COMPLETE)
     assert not hearing.must_stay()
-    assert not shown.staying
+    assert not shown()
     assert len(told) == 2
 
 
@@ -176,9 +181,9 @@ def test_a_request_in_the_last_moment_is_waited_for(
         time.sleep(0.01)
     time.sleep(0.05)
     assert ended.is_alive()
-    assert shown.staying
+    assert shown()
     image.say(COMPLETE)
     ended.join(5)
     assert not ended.is_alive()
-    assert not shown.staying
+    assert not shown()
     assert [each.closed for each in image.watches] == [True, True]

@@ -4,7 +4,7 @@
 Two ways lead to a clone without parent: a flatten of our own, by policy or
 because it was asked for, and one that another client asked the lock's owner
 for.  Either ends with the same verification, and only then says the record so.
-What librbd does is in `nbd`, what it says in `images.foreign`.
+What librbd does is in `nbd`, what others ask for is heard of in `hearing`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import structlog
 
 from csi_driver.datapath.flatten_status import FlattenState
 from csi_driver.datapath.flatten_status import FlattenStatus
+from csi_driver.datapath.hearing import Hearing
 from csi_driver.datapath.holdings import Holdings
 from csi_driver.datapath.messages import OpenVolume
-from csi_driver.datapath.staying import show_staying
 from csi_driver.domain.chain import LayerSpec
 from csi_driver.domain.chain import LoadSpecs
 from csi_driver.domain.chain import header_kind
@@ -35,10 +35,8 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.record import Record
 from csi_driver.domain.secrets import SecretBytes
-from csi_driver.images.foreign import FLAT_SILENCE_SECONDS
-from csi_driver.images.foreign import SILENCE_SECONDS
-from csi_driver.images.foreign import ForeignWork
 from csi_driver.images.foreign import Kind
+from csi_driver.images.foreign import Message
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
 from csi_driver.nbd.librbd_image import LibrbdImage
@@ -73,14 +71,11 @@ class Flattening:
         self._held = held
         self._image_id = held.volume_id.image_id
         self._own = own
-        self._foreign = ForeignWork()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._status = FlattenStatus()
-        self._staying = False
         self._flat = False
-        self._watch = image.watch(self._hear)
 
     # ---------------------------------------------------------------- requests
 
@@ -106,10 +101,11 @@ class Flattening:
         """Tell how it stands."""
         return self._status
 
-    def must_stay(self) -> bool:
-        """Tell whether another client's work is under way that a close would ruin."""
-        silence = SILENCE_SECONDS if self._image.has_parent() else FLAT_SILENCE_SECONDS
-        return self._foreign.under_way(time.monotonic(), silence)
+    def attend(self, hearing: Hearing) -> None:
+        """Take part in what other clients ask for."""
+        hearing.tell(self._told)
+        if hearing.must_stay():  # it was heard of before
+            self._become(FlattenState.FOREIGN)
 
     def stop(self) -> None:
         """Cancel an own flatten, wait for its end, take it out of the record."""
@@ -118,7 +114,6 @@ class Flattening:
             thread = self._thread
         if thread is not None:
             thread.join()
-        self._watch.close()
         self._forget_key()
 
     # -------------------------------------------------------------- the thread
@@ -239,14 +234,7 @@ class Flattening:
         self._become(FlattenState.COPYING, done, total)
         return not self._stopping.is_set()
 
-    def _hear(self, payload: bytes) -> None:
-        message = self._foreign.hear(payload, time.monotonic())
-        if message is None:
-            return
-        staying = self._foreign.under_way(time.monotonic())
-        if staying is not self._staying:
-            self._staying = staying
-            show_staying(staying=staying)
+    def _told(self, message: Message) -> None:
         match message.kind:
             case Kind.FLATTEN:
                 _log.warning(
@@ -316,7 +304,11 @@ class Flattening:
 
 
 def begin_flattening(
-    volume: OpenVolume, image: LibrbdImage, held: Holdings, record: Record
+    volume: OpenVolume,
+    image: LibrbdImage,
+    held: Holdings,
+    record: Record,
+    hearing: Hearing | None,
 ) -> Flattening | None:
     """Return what flattens a volume that was just opened, at work if it has to be.
 
@@ -330,6 +322,8 @@ def begin_flattening(
         own = volume.specs.layers[0]
         own = LayerSpec(SecretBytes(own.passphrase.reveal()), own.format)
     flattening = Flattening(str(volume.volume_id), image, held, own)
+    if hearing is not None:
+        flattening.attend(hearing)
     if record.parameters.flatten_policy.wants(record.ancestors):
         flattening.start()
     else:

@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -24,6 +22,7 @@ from csi_driver.datapath import ownership
 from csi_driver.datapath.flattening import Flattening
 from csi_driver.datapath.flattening import begin_flattening
 from csi_driver.datapath.giving_way import make_way
+from csi_driver.datapath.hearing import Hearing
 from csi_driver.datapath.holdings import Holdings
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import OpenImage
@@ -48,7 +47,6 @@ from csi_driver.nbd.librbd_image import LibrbdImage
 from csi_driver.nbd.protocol.export import Export
 from csi_driver.nbd.server import Server
 
-_STAY_SECONDS: Final = 0.2
 _log = structlog.get_logger(__name__)
 
 type Announce = Callable[[str], None]
@@ -62,7 +60,13 @@ class Session:
     ended.
     """
 
-    def __init__(self, volume: OpenVolume, image: LibrbdImage, held: Holdings) -> None:
+    def __init__(
+        self,
+        volume: OpenVolume,
+        image: LibrbdImage,
+        held: Holdings,
+        hearing: Hearing | None,
+    ) -> None:
         self._image_id = volume.volume_id.image_id
         self._name = str(volume.volume_id)
         self._read_only = volume.read_only
@@ -71,7 +75,7 @@ class Session:
         self._lock = threading.Lock()
         self._backend: LibrbdBackend[Operation] | None = None
         self._sizing = Sizing(volume, image, held.pool)
-        self._fencing_seen = False
+        self._hearing = hearing
         self.flattening: Flattening | None = None
         self.size = EffectiveSize(0)
         self.server: Server | None = None
@@ -145,9 +149,7 @@ class Session:
 
     def must_stay(self) -> str:
         """Return why the image must not be closed now; "" if it may be."""
-        if self.flattening is None or self._fencing_seen:
-            return ""
-        if not self.flattening.must_stay():
+        if self._hearing is None or not self._hearing.must_stay():
             return ""
         return (
             f"volume {self._name}: a flatten that another client asked for is under"
@@ -179,12 +181,15 @@ class Session:
     def close(self) -> list[DriverError]:
         """Unregister, unlock, close, disconnect; return what went wrong.
 
-        Every step is tried, because the last ones take the key away.
+        Every step is tried, because the last ones take the key away.  Others may
+        ask for work until right before the image is closed.
         """
-        self._stay()
+        if self._hearing is not None:
+            self._hearing.await_end()
         steps = [
             self._stop_flattening,
             self._held.unregister,
+            self._let_go,
             self._image.close if self._backend is None else self._backend.close,
             self._held.close,
         ]
@@ -198,22 +203,19 @@ class Session:
                     failures.append(error)
         return failures
 
-    def _stay(self) -> None:
-        """Wait as long as the image must not be closed."""
-        reason = self.must_stay()
-        if reason:
-            _log.warning("closing has to wait", volume=self._name, reason=reason)
-        while self.must_stay():
-            time.sleep(_STAY_SECONDS)
-
     def _stop_flattening(self) -> None:
         if self.flattening is not None:
             self.flattening.stop()
 
+    def _let_go(self) -> None:
+        if self._hearing is not None:
+            self._hearing.let_go()
+
     # ---------------------------------------------------------------- details
 
     def _fenced(self, number: int) -> None:
-        self._fencing_seen = True
+        if self._hearing is not None:
+            self._hearing.disown()
         _log.error(
             "this Ceph client was fenced: all I/O fails from now on",
             volume=self._name,
@@ -243,19 +245,24 @@ def open_session(
             holding = beside.submit(reach_record, request, ready)
             try:
                 image = reach_image(volume, ready)
+                undo.callback(image.close)
+                hearing = _begin_hearing(volume, image)
             except BaseException:
                 close_when_there(holding)
                 raise
-            undo.callback(image.close)
+            if hearing is not None:
+                undo.callback(hearing.let_go)
         held = holding.result()
         undo.callback(held.close)
         if not volume.read_only:
             make_way(image, held, request.predecessor)
         announce(image.address)
-        session = Session(volume, image, held)
+        if not volume.read_only:
+            _lock(image, hearing)
+        session = Session(volume, image, held, hearing)
         record = _own(session, volume, image, held)
         undo.callback(held.unregister)
-        session.flattening = begin_flattening(volume, image, held, record)
+        session.flattening = begin_flattening(volume, image, held, record, hearing)
         if session.flattening is not None:
             undo.callback(session.flattening.stop)
         flags = _size_and_serve(session, request, held)
@@ -264,12 +271,25 @@ def open_session(
     return session, flags
 
 
+def _begin_hearing(volume: OpenVolume, image: LibrbdImage) -> Hearing | None:
+    """Return what hears of others' work; None where they cannot ask for any."""
+    if volume.read_only or not image.has_parent():
+        return None
+    return Hearing(str(volume.volume_id), image)
+
+
+def _lock(image: LibrbdImage, hearing: Hearing | None) -> None:
+    """Take the lock, and with it what others ask its owner for."""
+    if hearing is None:
+        image.acquire_lock()
+    else:
+        hearing.own(image.acquire_lock)
+
+
 def _own(
     session: Session, volume: OpenVolume, image: LibrbdImage, held: Holdings
 ) -> Record:
-    """Take the lock, then judge the record and register in it; return it."""
-    if not volume.read_only:
-        image.acquire_lock()
+    """Judge the record under the lock and register in it; return it."""
     image_id = volume.volume_id.image_id
     entry = ExportEntry(
         volume.node_id,

@@ -4,7 +4,8 @@
 Refused while anybody uses the volume: the message says where.  What an earlier
 attempt left behind, a lock and a watch of a client that was killed, is waited
 for; Ceph drops both some 30 s later.  So is the end of what another client asked
-the owner of the lock for: it would go on raw, and ruin the image.
+the owner of the lock for: it would go on raw, and ruin the image.  Signals end
+it in order, or are answered with what is waited for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from csi_driver.images.foreign import FLAT_SILENCE_SECONDS
 from csi_driver.images.foreign import ForeignWork
 from csi_driver.images.port import Pool
 from csi_driver.images.records import read_record
+from csi_driver.provisioning.interrupting import CLOSING
+from csi_driver.provisioning.interrupting import Interrupts
 from csi_driver.provisioning.unlocking import Content
 from csi_driver.provisioning.unlocking import Keys
 
@@ -48,61 +51,97 @@ def owned(
     The record is the one that was read under the lock.  `instead` ends the
     message of InUseError: what to do with a volume that is in use.
     """
-    name = keys.record.name
+    image_id = keys.record.image_id
     _await_dead(pool, keys.record, say)
-    with keys.open(pool) as content:
-        image = content.image
+    foreign = _Foreign(pool, keys.record)
+    with (
+        Interrupts(say) as interrupts,
+        pool.listening(image_id, foreign.hear),
+        keys.open(pool) as content,
+        foreign.awaited(interrupts),
+    ):
         try:
-            image.acquire_lock()
+            foreign.own(content.image.acquire_lock)
         except InUseError as error:
-            found = read_record(pool, keys.record.image_id)
+            found = read_record(pool, image_id)
             raise _in_use(found, str(error), instead) from error
-        record = read_record(pool, keys.record.image_id).require_ready()
-        watching = {each.address for each in image.foreign_watchers()}
-        if reader := _user(record, watching):
-            raise _in_use(record, f"open by {reader}", instead)
-        if record.ring != keys.record.ring or record.mode is not keys.record.mode:
-            message = f"the keys of volume {name!r} were changed meanwhile: try again"
-            raise InUseError(message)
-        with _staying(pool, record, say):
-            yield content, record
+        record = read_record(pool, image_id).require_ready()
+        watching = {each.address for each in content.image.foreign_watchers()}
+        _require_alone(record, watching, keys.record, instead)
+        yield content, record
 
 
-@contextlib.contextmanager
-def _staying(pool: Pool, record: Record, say: Say) -> Iterator[None]:
-    """Keep the lock until other clients' work in this process has ended."""
-    foreign = ForeignWork()
-    with pool.listening(record.image_id, lambda payload: _hear(foreign, payload)):
+def _require_alone(
+    record: Record, watching: Collection[str], before: Record, instead: str
+) -> None:
+    """Refuse a volume that somebody uses, or whose keys are others than before."""
+    if reader := _user(record, watching):
+        raise _in_use(record, f"open by {reader}", instead)
+    if record.ring != before.ring or record.mode is not before.mode:
+        message = (
+            f"the keys of volume {record.name!r} were changed meanwhile: try again"
+        )
+        raise InUseError(message)
+
+
+class _Foreign:
+    """Other clients' work in this process, from before the lock to the close."""
+
+    def __init__(self, pool: Pool, record: Record) -> None:
+        self._pool = pool
+        self._image_id = record.image_id
+        self._work = ForeignWork()
+        self._owning = False
+        self._why = (
+            f"waiting for a flatten of volume {record.name!r} that another client"
+            " asked for: to end this process now would ruin the image"
+        )
+
+    def hear(self, payload: bytes) -> None:
+        """Take what clients tell each other, in a thread of librados'."""
+        self._work.hear(payload, time.monotonic())
+
+    def own(self, acquire: Callable[[], None]) -> None:
+        """Take the lock: what is heard of from then on is done here."""
+        self._owning = True
         try:
-            yield
+            acquire()
+        except InUseError:
+            self._owning = False
+            raise
+
+    @contextlib.contextmanager
+    def awaited(self, interrupts: Interrupts) -> Iterator[None]:
+        """Wait at the end for what is under way; the image is closed at once then.
+
+        The watch goes on until it is closed.  A signal cannot come in between:
+        if one interrupts the inner `finally`, no other one raises.
+        """
+        try:
+            try:
+                yield
+            finally:
+                interrupts.hold(CLOSING)
         finally:
             told = False
-            while _under_way(pool, record.image_id, foreign):
+            while self._under_way():
                 if not told:
-                    say(
-                        f"waiting for a flatten of volume {record.name!r} that another"
-                        " client asked for: to end this process now would ruin the"
-                        " image"
-                    )
+                    interrupts.hold(self._why)
+                    interrupts.say(self._why)
                     told = True
                 time.sleep(_STEP)
 
-
-def _hear(foreign: ForeignWork, payload: bytes) -> None:
-    foreign.hear(payload, time.monotonic())
-
-
-def _under_way(pool: Pool, image_id: str, foreign: ForeignWork) -> bool:
-    """Tell whether another client's work is under way here."""
-    if not foreign.under_way(time.monotonic()):
-        return False
-    try:
-        with pool.open_raw(image_id, read_only=True) as image:
-            if image.parent() is not None:
-                return True
-    except DriverError:  # fenced: the lock is lost, and the work with it
-        return False
-    return foreign.under_way(time.monotonic(), FLAT_SILENCE_SECONDS)
+    def _under_way(self) -> bool:
+        """Tell whether another client's work is under way here."""
+        if not self._owning or not self._work.under_way(time.monotonic()):
+            return False
+        try:
+            with self._pool.open_raw(self._image_id, read_only=True) as image:
+                if image.parent() is not None:
+                    return self._work.under_way(time.monotonic())
+        except DriverError:  # fenced: the lock is lost, and the work with it
+            return False
+        return self._work.under_way(time.monotonic(), FLAT_SILENCE_SECONDS)
 
 
 def _await_dead(pool: Pool, record: Record, say: Say) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -141,6 +142,39 @@ def test_the_command_stays_while_it_flattens_for_another_client(
     assert "another client asked for" in errors
     _, errors = foreign.communicate(timeout=90)
     assert foreign.returncode == 0, errors
+    node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
+    require_content(node, clone, data)
+    node.unpublish(clone)
+    node.unstage(clone)
+
+
+def test_signals_do_not_end_the_command_while_it_flattens_for_another_client(
+    node: Node,
+    create: CreateVolume,
+    clones: Clones,
+    connections: SharedConnections,
+    tmp_path: Path,
+) -> None:
+    clone, data, path = slow_clone(node, create, clones, connections)
+    file = tmp_path / "secret.json"
+    file.write_text(json.dumps(OTHER_SECRETS))
+    process = begin(file, str(clone.volume_id))
+    await_work(node, clone, process)
+    foreign = subprocess.Popen(
+        ["rbd", "flatten", "--no-progress", path], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.5)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+        time.sleep(0.3)
+    assert foreign.poll() is None, "too fast for this test"
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "another client asked for" in errors
+    assert "SIGINT: " in errors
+    _, errors = foreign.communicate(timeout=90)
+    assert foreign.returncode == 0, errors
+    assert node.record(clone).flatten is None
     node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
     require_content(node, clone, data)
     node.unpublish(clone)

@@ -82,9 +82,6 @@ cluster addr = 127.0.0.1
 osd class dir = /usr/lib/{machine}-linux-gnu/rados-classes
 # Host names of containers are not always valid there.
 crush location = root=default host=lab
-# A lone OSD that is stopped for longer than its read lease (16 s) calls itself
-# laggy afterwards and may never answer again: no peer's heartbeat renews it.
-osd pool default read lease ratio = 30
 osd memory target = 1073741824
 osd objectstore = {store}
 bluestore block size = 34359738368

@@ -30,7 +30,11 @@ class Daemon:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Let it hang, as a machine does that lost its power or its network."""
+        """Let it hang, as a machine does that lost its power or its network.
+
+        An OSD for less than its read lease of 16 s: no peer would renew that, and
+        a lone one may call itself laggy and never answer again.
+        """
         pid = self.pid
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
+from typing import Final
 
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import InUseError
@@ -22,6 +24,11 @@ from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
+
+PASSING_SECONDS: Final = 2.0
+"""How long somebody who is no export may have the image open."""
+
+_LOOK_SECONDS: Final = 0.05
 
 
 def delete_volume(pool: Pool, image_id: str) -> None:
@@ -65,9 +72,18 @@ def _mark_deleted(pool: Pool, record: Record) -> Record:
 
 
 def _require_unused(image: RawImage, record: Record) -> None:
-    watchers = image.foreign_watchers()
-    if watchers:
-        raise _in_use(record, f"open by {watchers[0].address}")
+    """Refuse a volume that somebody has open, once that is not a passing thing.
+
+    Whoever takes a snapshot has it open for a moment, and so has librbd where a
+    clone of it is removed: it opens the parent to clean up there (18.2.7).
+    """
+    nodes = {each.watcher_address or each.client_address for each in record.exports}
+    until = time.monotonic() + PASSING_SECONDS
+    while watchers := image.foreign_watchers():
+        staged = any(each.address in nodes for each in watchers)
+        if staged or time.monotonic() > until:
+            raise _in_use(record, f"open by {watchers[0].address}")
+        time.sleep(_LOOK_SECONDS)
 
 
 def _in_use(record: Record, found: str) -> InUseError:

@@ -80,6 +80,20 @@ def test_the_owner_of_the_lock_keeps_the_volume(world: World) -> None:
     assert world.names() == []
 
 
+def test_who_has_it_open_for_a_moment_does_not_keep_it(world: World) -> None:
+    """Such as librbd, which opens the parent of a clone that it removes."""
+    made = world.create("one")
+    ceph = world.connector.connect(world.cluster)
+    passing = ceph.pool(world.pool_name, world.namespace)
+    image = passing.open_raw(made.volume_id.image_id)
+    closing = threading.Timer(0.3, image.close)
+    closing.start()
+    world.volumes.delete(made.volume_id)
+    closing.join()
+    ceph.close()
+    assert world.names() == []
+
+
 def test_a_watcher_without_a_lock_keeps_the_volume(world: World) -> None:
     made = world.create("one")
     with world.pool() as pool, pool.open_raw(made.volume_id.image_id):

@@ -42,7 +42,9 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
             time.sleep(0.01)
         with grpc.insecure_channel(f"unix:{path}") as channel:
             stub = csi_pb2_grpc.IdentityStub(channel)
-            names.append(stub.GetPluginInfo(csi_pb2.GetPluginInfoRequest()).name)
+            # The path is there a moment before anybody listens.
+            request = csi_pb2.GetPluginInfoRequest()
+            names.append(stub.GetPluginInfo(request, wait_for_ready=True).name)
         assert signal.getsignal(number) is not before
         os.kill(os.getpid(), number)
 

@@ -209,7 +209,9 @@ def test_a_plaintext_image(world: CephWorld) -> None:
     assert record.ring is None
     # Nothing but the record and the entry is new.
     after = world.content()
-    changed = {name for name in after if after[name] != before.get(name)}
+    changed = {
+        name.rpartition("/")[2] for name in after if after[name] != before.get(name)
+    }
     assert changed == {"rbdcrypt.directory", f"rbd_header.{record.image_id}"}
     with world.ioctx() as ioctx, rbd.Image(ioctx, "theirs", read_only=True) as image:
         assert image.read(0, BLOCK_SIZE) == DATA

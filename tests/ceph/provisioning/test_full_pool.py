@@ -118,7 +118,7 @@ def test_a_full_pool_refuses_new_volumes_and_lets_old_ones_go(
         quickly(lambda: world.volumes.create(world.request("new")))
     assert world.content() == before
     # The figures may be behind: then Ceph itself refuses the first byte.
-    monkeypatch.setattr(volumes, "_require_room", lambda _pool: None)
+    monkeypatch.setattr(volumes, "require_room", lambda _pool: None)
     with pytest.raises(ExhaustedError):
         quickly(lambda: world.volumes.create(world.request("new")))
     quickly(world.collect_all)

@@ -112,9 +112,11 @@ class CephWorld(World):
         for pool, namespace in self._owned:
             with self.ioctx(pool, namespace) as ioctx:
                 for name in sorted(each.key for each in ioctx.list_objects()):
-                    kept = _omap(ioctx, name)
-                    if name not in _LASTING or kept:
-                        found[f"{pool}/{namespace}/{name}"] = _size(ioctx, name), kept
+                    kept, size = _omap(ioctx, name), _size(ioctx, name)
+                    # What is listed without being there is a snapshot's, which
+                    # the OSD trims in its own time.
+                    if size is not None and (name not in _LASTING or kept):
+                        found[f"{pool}/{namespace}/{name}"] = size, kept
         return found
 
     def images(self) -> list[str]:
@@ -192,11 +194,11 @@ def _omap(ioctx: Any, name: str) -> dict[str, bytes]:
         return {}
 
 
-def _size(ioctx: Any, name: str) -> int:
+def _size(ioctx: Any, name: str) -> int | None:
     try:
         return int(ioctx.stat(name)[0])
-    except rados.ObjectNotFound:  # removed meanwhile
-        return -1
+    except rados.ObjectNotFound:
+        return None
 
 
 def _config_file() -> Path:

@@ -15,7 +15,7 @@ from tests.unit.provisioning.trees import MEMBERS
 from tests.unit.provisioning.trees import Tree
 
 ORDERS = 24
-AT_ONCE = 4
+AT_ONCE = 2
 
 
 @pytest.mark.timeout(300)

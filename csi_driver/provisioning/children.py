@@ -85,7 +85,8 @@ def _finish(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
 
 
 def _useless(record: Record, snapshot: Snapshot) -> bool:
-    return snapshot.internal and not record.children_of(snapshot.rbd_name)
+    kept = snapshot.state is SnapshotState.KEPT
+    return snapshot.internal and not kept and not record.children_of(snapshot.rbd_name)
 
 
 def _under_way(pool: Pool, child: ChildIntent, patience: LockPatience) -> bool:

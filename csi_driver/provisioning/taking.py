@@ -95,11 +95,13 @@ def find_taken(image: RawImage, snapshot: Snapshot) -> ImageSnapshot | None:
 def withdraw(pool: Pool, image: RawImage, rbd_name: str) -> None:
     """Take back an intent that was not completed, and what came of it.
 
-    A snapshot that somebody completed after all is left alone.
+    A snapshot that somebody completed after all is left alone, also if it was
+    deleted since: it may have clones, and only a deletion knows whether it can go.
     """
 
     def without(present: Record) -> Record:
-        if any(each.state is SnapshotState.READY for each in _named(present, rbd_name)):
+        found = _named(present, rbd_name)
+        if any(each.state is not SnapshotState.MAKING for each in found):
             return present
         return present.with_snapshot(rbd_name, None).with_needed_keys()
 

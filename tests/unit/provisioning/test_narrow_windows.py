@@ -17,6 +17,7 @@ from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.snapshots import SnapshotState
 from csi_driver.images.directory import Directory
 from csi_driver.provisioning import shrinking
+from csi_driver.provisioning import taking
 from csi_driver.provisioning.flattening import Flattening
 from csi_driver.provisioning.places import Places
 from csi_driver.provisioning.snapshots import finish_deletion
@@ -48,6 +49,24 @@ def test_no_flatten_begins_while_a_snapshot_of_the_clone_is_removed(
         with world.pool() as pool:
             finish_deletion(pool, twin.image_id, doomed.snapshots[0])
         assert work.run(SECRET).ancestors == 0
+
+
+@pytest.mark.parametrize(
+    "state", [SnapshotState.DELETING, SnapshotState.KEPT, SnapshotState.READY]
+)
+def test_who_comes_late_with_a_snapshot_takes_none_away(
+    world: FakeWorld, state: SnapshotState
+) -> None:
+    """Others completed it and deleted it since; its clones may still need it."""
+    one = volume(world)
+    found = world.snapshot(one, "snap")
+    record = world.record(one)
+    changed = with_state(record, record.snapshots[0], state)
+    world.change(one, snapshots=changed.snapshots)
+    with world.pool() as pool, pool.open_raw(one.image_id) as image:
+        taking.withdraw(pool, image, record.snapshots[0].rbd_name)
+        assert [each.number for each in image.snapshots()] == [found.number]
+    assert world.record(one).snapshots == changed.snapshots
 
 
 def test_a_shrink_takes_nothing_that_was_promised_meanwhile(

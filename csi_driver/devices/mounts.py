@@ -2,8 +2,8 @@
 """Mounts: a device on a directory, a directory or a device node bound elsewhere.
 
 Each function says what it wants to see at a path, finds out what is there, and
-either has nothing to do, does it, or refuses with what it found.  Making and
-removing target paths belongs here too; which paths and options a volume gets is
+either has nothing to do, does it, or refuses with what it found.  The paths
+themselves are the matter of `targets`; which paths and options a volume gets is
 decided in `staging`.
 """
 
@@ -12,9 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +25,8 @@ from csi_driver.devices.mountinfo import canonical
 from csi_driver.devices.mountinfo import holding
 from csi_driver.devices.mountinfo import of_device
 from csi_driver.devices.mountinfo import read_mounts
+from csi_driver.devices.targets import prepare_directory
+from csi_driver.devices.targets import prepare_file
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
@@ -45,10 +45,7 @@ __all__ = [
     "mount_device",
     "mounted_device",
     "of_device",
-    "prepare_directory",
-    "prepare_file",
     "read_mounts",
-    "remove_target",
     "require_mounted",
     "unmount",
     "unmount_once",
@@ -121,68 +118,6 @@ def check_flags(flags: Sequence[str]) -> None:
             )
         if name in _REFUSED_FLAGS or name.startswith("x-"):
             raise InvalidRequestError(f"the mount flag {flag!r} is not allowed")
-
-
-def prepare_directory(path: Path) -> None:
-    """Make a directory to mount on, with its parents; success if it is there.
-
-    A symbolic link or anything that is no directory raises PreconditionError.
-    A mount on it is not looked through.
-    """
-    if at(read_mounts(), path):
-        return  # what is mounted is judged by the caller's mount
-    mode = _mode(path)
-    if mode is None:
-        with _explaining(path):
-            path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return
-    if not stat.S_ISDIR(mode):
-        raise PreconditionError(f"{path} is {_kind(mode)}, expected a directory")
-
-
-def prepare_file(path: Path) -> None:
-    """Make an empty file to bind a device node on; success if it is there.
-
-    A symbolic link, a directory or a special file raises PreconditionError.
-    """
-    if at(read_mounts(), path):
-        return
-    mode = _mode(path)
-    if mode is None:
-        with _explaining(path):
-            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            path.touch(mode=0o660, exist_ok=False)
-        return
-    if not stat.S_ISREG(mode):
-        raise PreconditionError(f"{path} is {_kind(mode)}, expected a file")
-
-
-@contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PreconditionError(f"{path} cannot be made: {error}") from error
-
-
-def _mode(path: Path) -> int | None:
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise PreconditionError(f"{path} cannot be looked at: {error}") from error
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFLNK: "a symbolic link",
-        stat.S_IFDIR: "a directory",
-        stat.S_IFREG: "a file",
-        stat.S_IFBLK: "a block device",
-        stat.S_IFCHR: "a character device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def _top(path: Path) -> Mount | None:
@@ -370,28 +305,6 @@ def unmount(target: Path) -> None:
                 f"{target} ({found.describe()}) cannot be unmounted: {reason}"
             )
     raise InUseError(f"more than {MAX_STACKED} mounts are stacked at {target}")
-
-
-def remove_target(path: Path) -> None:
-    """Remove an unmounted target, an empty directory or a file; absent is fine.
-
-    Raises InUseError if something is still mounted there, PreconditionError
-    if a directory is not empty or the path is of another kind.
-    """
-    if at(read_mounts(), path):
-        raise InUseError(f"{path} is still mounted")
-    mode = _mode(path)
-    if mode is None:
-        return
-    if stat.S_ISDIR(mode):
-        try:
-            path.rmdir()
-        except OSError as error:
-            raise PreconditionError(f"{path} is not removed: {error}") from error
-    elif stat.S_ISREG(mode):
-        path.unlink()
-    else:
-        raise PreconditionError(f"{path} is {_kind(mode)} and is left alone")
 
 
 def require_mounted(path: Path) -> Mount:

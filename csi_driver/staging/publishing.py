@@ -17,6 +17,7 @@ import structlog
 
 from csi_driver.devices import hold
 from csi_driver.devices import mounts
+from csi_driver.devices import targets
 from csi_driver.devices.device import Device
 from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import DriverError
@@ -153,6 +154,6 @@ def hide(path: Path, device: Device | None, dead: Callable[[], bool]) -> None:
 
 def _remove_again(path: Path, reason: DriverError) -> None:
     try:
-        mounts.remove_target(path)
+        targets.remove_target(path)
     except DriverError as error:
         reason.add_note(f"{path} could not be removed again: {error}")

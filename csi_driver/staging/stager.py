@@ -17,6 +17,7 @@ import structlog
 from csi_driver.datapath.client import Datapath
 from csi_driver.devices import mounts
 from csi_driver.devices import stats
+from csi_driver.devices import targets
 from csi_driver.devices.device import Device
 from csi_driver.domain.access import Capability
 from csi_driver.domain.clusters import Clusters
@@ -155,7 +156,7 @@ class NodeStager:
             publishing.hide(
                 target_path, device, lambda: not self._stages.alive(volume_id)
             )
-        mounts.remove_target(target_path)
+        targets.remove_target(target_path)
         if state is not None and state.target_at(target_path) is not None:
             self._states.store(state.without_target(target_path))
 

@@ -13,6 +13,7 @@ from csi_driver.devices import filesystems
 from csi_driver.devices import loop
 from csi_driver.devices import mounts
 from csi_driver.devices import stats
+from csi_driver.devices import targets
 from csi_driver.devices.device import Device
 from csi_driver.devices.mounts import MountOptions
 from csi_driver.domain.errors import AlreadyExistsError
@@ -188,7 +189,7 @@ def test_a_device_is_published_as_a_node(device: Device, work_directory: Path) -
     assert stats.device_size(target) == stats.device_size(device.path)
     mounts.unmount(target)
     assert mounts.mounted_device(target) is None
-    mounts.remove_target(target)
+    targets.remove_target(target)
     assert not target.exists()
 
 
@@ -218,8 +219,8 @@ def test_unmount_takes_every_stacked_mount_and_is_repeatable(
     mounts.unmount(target)
     mounts.unmount(target)
     assert count(target) == 0
-    mounts.remove_target(target)
-    mounts.remove_target(target)
+    targets.remove_target(target)
+    targets.remove_target(target)
     assert not target.exists()
 
 
@@ -233,14 +234,14 @@ def test_a_target_is_removed_only_when_it_is_empty(
     staged: Path, work_directory: Path
 ) -> None:
     with pytest.raises(InUseError):
-        mounts.remove_target(staged)
+        targets.remove_target(staged)
     (work_directory / "full").mkdir()
     (work_directory / "full" / "file").touch()
     with pytest.raises(PreconditionError, match="not empty"):
-        mounts.remove_target(work_directory / "full")
+        targets.remove_target(work_directory / "full")
     (work_directory / "link").symlink_to("/")
     with pytest.raises(PreconditionError, match="symbolic"):
-        mounts.remove_target(work_directory / "link")
+        targets.remove_target(work_directory / "link")
 
 
 def test_nothing_mounted_is_not_found(work_directory: Path) -> None:

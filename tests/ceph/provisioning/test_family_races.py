@@ -32,11 +32,12 @@ from tests.unit.provisioning.family import plain_request
 from tests.unit.provisioning.family import plain_volume
 from tests.unit.provisioning.family import remove_all
 from tests.unit.provisioning.family import volume
-from tests.unit.provisioning.races import Mkfs
 from tests.unit.provisioning.races import calls_of
+from tests.unit.provisioning.races import calls_of_snapshot
 from tests.unit.provisioning.races import deletion
 from tests.unit.provisioning.races import pairs
 from tests.unit.provisioning.races import raced
+from tests.unit.provisioning.races import raced_by_mkfs
 from tests.unit.provisioning.races import require_right
 from tests.unit.provisioning.worlds import until_free
 
@@ -49,11 +50,7 @@ def test_a_snapshot_while_its_volume_is_deleted_and_collected(
     world: CephWorld,
 ) -> None:
     one = plain_volume(world, "whole")
-    count = len(
-        calls_of(
-            world, lambda c: c.volumes.create_snapshot(SnapshotRequest("whole", one))
-        )
-    )
+    count = calls_of_snapshot(world, one)
     outcomes = set()
     for at in range(1, count + 1):
         one = plain_volume(world, f"volume {at}")
@@ -121,26 +118,19 @@ def test_a_clone_while_its_source_is_deleted_and_collected(
 @pytest.mark.timeout(240)
 def test_a_snapshot_while_a_filesystem_is_made(world: CephWorld) -> None:
     one = plain_volume(world, "whole")
-    count = len(
-        calls_of(
-            world, lambda c: c.volumes.create_snapshot(SnapshotRequest("whole", one))
-        )
-    )
+    count = calls_of_snapshot(world, one)
     chosen = random.Random(7).sample(list(pairs(count)), MKFS_CASES)  # noqa: S311  # no secret
     for number, (first, second) in enumerate(chosen):
         name = f"volume {number}"
         one = world.volumes.create(world.plaintext(name, SIZE)).volume_id
         request = SnapshotRequest(f"snapshot {number}", one)
-        mkfs = Mkfs(world, one)
-        ended = raced(
+        raced_by_mkfs(
             world,
+            one,
             lambda c: c.volumes.create_snapshot(request),  # noqa: B023
-            {first: mkfs.begin, second: mkfs.finish},
+            begin=first,
+            finish=second,
         )
-        if ended.answer is None:
-            assert isinstance(ended.error, PendingError)
-            if second > len(ended.calls):
-                mkfs.finish()
         found = world.volumes.create_snapshot(request).snapshot_id
         (snapshot,) = world.record(one).snapshots
         twin = plain_clone(world, found, f"clone {number}")

@@ -69,13 +69,32 @@ def slow_clone(
     return clone, data, "/".join(part for part in parts if part)
 
 
-def await_work(node: Node, clone: VolumeInfo, process: subprocess.Popen[str]) -> None:
-    """Wait until a command is in the middle of its flatten."""
+def secret_file(folder: Path) -> Path:
+    """Write the clone's secret where the command may read it."""
+    file = folder / "secret.json"
+    file.write_text(json.dumps(OTHER_SECRETS))
+    return file
+
+
+def begun(node: Node, clone: VolumeInfo, file: Path) -> subprocess.Popen[str]:
+    """Return a command that is in the middle of its flatten."""
+    process = begin(file, str(clone.volume_id))
     deadline = time.monotonic() + 60
     while (work := node.record(clone).flatten) is None or not work.done:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return process
+
+
+def flatten_raw(path: str) -> subprocess.Popen[str]:
+    """Begin a raw flatten; librbd hands it to the owner of the image's lock.
+
+    If the owner ended, this client would go on with it, raw.
+    """
+    return subprocess.Popen(
+        ["rbd", "flatten", "--no-progress", path], stderr=subprocess.PIPE, text=True
+    )
 
 
 def require_content(node: Node, clone: VolumeInfo, data: bytes) -> None:
@@ -93,10 +112,8 @@ def test_the_command_lets_a_stage_have_the_volume(
     tmp_path: Path,
 ) -> None:
     clone, data, _ = slow_clone(node, create, clones, connections)
-    file = tmp_path / "secret.json"
-    file.write_text(json.dumps(OTHER_SECRETS))
-    process = begin(file, str(clone.volume_id))
-    await_work(node, clone, process)
+    file = secret_file(tmp_path)
+    process = begun(node, clone, file)
     node.stage(clone, BLOCK_WRITER, OTHER_SECRETS)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -126,14 +143,8 @@ def test_the_command_stays_while_it_flattens_for_another_client(
     tmp_path: Path,
 ) -> None:
     clone, data, path = slow_clone(node, create, clones, connections)
-    file = tmp_path / "secret.json"
-    file.write_text(json.dumps(OTHER_SECRETS))
-    process = begin(file, str(clone.volume_id))
-    await_work(node, clone, process)
-    # librbd hands it to the lock's owner; it would go on raw if that ended.
-    foreign = subprocess.Popen(
-        ["rbd", "flatten", "--no-progress", path], stderr=subprocess.PIPE, text=True
-    )
+    process = begun(node, clone, secret_file(tmp_path))
+    foreign = flatten_raw(path)
     time.sleep(1.0)
     # A quick machine is through before a stage gives up waiting.
     with contextlib.suppress(PendingError):
@@ -157,13 +168,8 @@ def test_signals_do_not_end_the_command_while_it_flattens_for_another_client(
     tmp_path: Path,
 ) -> None:
     clone, data, path = slow_clone(node, create, clones, connections)
-    file = tmp_path / "secret.json"
-    file.write_text(json.dumps(OTHER_SECRETS))
-    process = begin(file, str(clone.volume_id))
-    await_work(node, clone, process)
-    foreign = subprocess.Popen(
-        ["rbd", "flatten", "--no-progress", path], stderr=subprocess.PIPE, text=True
-    )
+    process = begun(node, clone, secret_file(tmp_path))
+    foreign = flatten_raw(path)
     time.sleep(1.5)  # the request is heard
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process.send_signal(number)

@@ -17,6 +17,7 @@ from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.filesystem_state import FilesystemState
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
+from csi_driver.provisioning.requests import SnapshotRequest
 from csi_driver.testing.faults import Fault
 from csi_driver.testing.faults import FaultyConnector
 from csi_driver.testing.faults import Steps
@@ -64,6 +65,12 @@ def calls_of[T](world: World, work: Work[T]) -> list[str]:
     return ended.calls
 
 
+def calls_of_snapshot(world: World, volume_id: VolumeId) -> int:
+    """Return how many calls a snapshot takes; one named "whole" is taken."""
+    request = SnapshotRequest("whole", volume_id)
+    return len(calls_of(world, lambda c: c.volumes.create_snapshot(request)))
+
+
 def tried(*calls: Callable[[], object]) -> Callable[[], None]:
     """Return what makes all these calls; one that has to wait is let go."""
 
@@ -107,6 +114,18 @@ class Mkfs:
         for offset in places()[1:]:
             self._world.write_raw(self._volume_id, offset, block("a filesystem"))
         self._world.change(self._volume_id, filesystem=FilesystemState.EXT4)
+
+
+def raced_by_mkfs[T](
+    world: World, volume_id: VolumeId, work: Work[T], *, begin: int, finish: int
+) -> None:
+    """Work, while mkfs begins before one call and ends before another; it may wait."""
+    mkfs = Mkfs(world, volume_id)
+    ended = raced(world, work, {begin: mkfs.begin, finish: mkfs.finish})
+    if ended.answer is None:
+        assert isinstance(ended.error, PendingError)
+        if finish > len(ended.calls):
+            mkfs.finish()
 
 
 def require_right(state: FilesystemState, content: set[str]) -> None:

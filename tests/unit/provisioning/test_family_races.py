@@ -30,11 +30,12 @@ from tests.unit.provisioning.family import plain_request
 from tests.unit.provisioning.family import plain_volume
 from tests.unit.provisioning.family import remove_all
 from tests.unit.provisioning.family import volume
-from tests.unit.provisioning.races import Mkfs
 from tests.unit.provisioning.races import calls_of
+from tests.unit.provisioning.races import calls_of_snapshot
 from tests.unit.provisioning.races import deletion
 from tests.unit.provisioning.races import pairs
 from tests.unit.provisioning.races import raced
+from tests.unit.provisioning.races import raced_by_mkfs
 from tests.unit.provisioning.races import require_right
 from tests.unit.provisioning.worlds import FakeWorld
 from tests.unit.provisioning.worlds import loaded
@@ -64,8 +65,7 @@ def of_encrypted(world: FakeWorld) -> Prepared:
 def test_a_snapshot_while_its_volume_is_deleted_and_collected() -> None:
     world = FakeWorld()
     one = plain_volume(world)
-    request = SnapshotRequest("snap", one)
-    count = len(calls_of(world, lambda c: c.volumes.create_snapshot(request)))
+    count = calls_of_snapshot(world, one)
     outcomes = set()
     for at in range(1, count + 1):
         world = FakeWorld()
@@ -133,9 +133,7 @@ def test_a_clone_while_its_source_is_deleted_and_collected(
 def test_a_snapshot_that_two_controllers_take() -> None:
     world = FakeWorld()
     one = plain_volume(world)
-    count = len(
-        calls_of(world, lambda c: c.volumes.create_snapshot(SnapshotRequest("x", one)))
-    )
+    count = calls_of_snapshot(world, one)
     for at in range(1, count + 1):
         request = SnapshotRequest(f"snap {at}", one)
         found = []
@@ -155,9 +153,7 @@ def test_a_snapshot_that_two_controllers_take() -> None:
 def test_a_snapshot_that_one_takes_and_another_deletes() -> None:
     world = FakeWorld()
     one = plain_volume(world)
-    count = len(
-        calls_of(world, lambda c: c.volumes.create_snapshot(SnapshotRequest("x", one)))
-    )
+    count = calls_of_snapshot(world, one)
     for at in range(1, count + 1):
         request = SnapshotRequest(f"snap {at}", one)
 
@@ -176,7 +172,7 @@ def test_a_snapshot_that_one_takes_and_another_deletes() -> None:
         if ended.answer is not None:
             world.volumes.delete_snapshot(ended.answer.snapshot_id)
         names = [each.name for each in world.record(one).snapshots]
-        assert names == ["x"], ended.calls
+        assert names == ["whole"], ended.calls
     remove_all(world)
 
 
@@ -216,24 +212,19 @@ def test_a_clone_that_two_controllers_make(
 def test_a_snapshot_while_a_filesystem_is_made() -> None:
     world = FakeWorld()
     one = world.create("one").volume_id
-    count = len(
-        calls_of(world, lambda c: c.volumes.create_snapshot(SnapshotRequest("x", one)))
-    )
+    count = calls_of_snapshot(world, one)
     seen = set()
     for first, second in pairs(count):
         world = FakeWorld()
         one = world.volumes.create(world.plaintext("one", SIZE)).volume_id
         request = SnapshotRequest("snap", one)
-        mkfs = Mkfs(world, one)
-        ended = raced(
+        raced_by_mkfs(
             world,
+            one,
             lambda c: c.volumes.create_snapshot(request),  # noqa: B023
-            {first: mkfs.begin, second: mkfs.finish},
+            begin=first,
+            finish=second,
         )
-        if ended.answer is None:
-            assert isinstance(ended.error, PendingError)
-            if second > len(ended.calls):
-                mkfs.finish()
         found = world.volumes.create_snapshot(request).snapshot_id
         (snapshot,) = world.record(one).snapshots
         seen.add(snapshot.filesystem)
@@ -253,16 +244,13 @@ def test_a_clone_while_its_sources_filesystem_is_made() -> None:
         world = FakeWorld()
         one = world.volumes.create(world.plaintext("one", SIZE)).volume_id
         request = plain_request(world, one)
-        mkfs = Mkfs(world, one)
-        ended = raced(
+        raced_by_mkfs(
             world,
+            one,
             lambda c: c.volumes.create(request),  # noqa: B023
-            {first: mkfs.begin, second: mkfs.finish},
+            begin=first,
+            finish=second,
         )
-        if ended.answer is None:
-            assert isinstance(ended.error, PendingError)
-            if second > len(ended.calls):
-                mkfs.finish()
         twin = until_free(lambda: world.volumes.create(request)).volume_id  # noqa: B023
         state = world.record(twin).filesystem
         seen.add(state)
@@ -274,9 +262,7 @@ def test_a_clone_while_its_sources_filesystem_is_made() -> None:
 def test_a_snapshot_while_its_volume_grows() -> None:
     world = FakeWorld()
     one = volume(world)
-    count = len(
-        calls_of(world, lambda c: c.volumes.create_snapshot(SnapshotRequest("x", one)))
-    )
+    count = calls_of_snapshot(world, one)
 
     def grow() -> None:
         record = world.record(one)

@@ -20,10 +20,14 @@ RECIPE = "1"
 
 PACKAGES = (
     "ca-certificates",
+    "catatonit",  # the first process of a cluster's PID namespace: it reaps
     "ceph-common",
     "ceph-mgr",
     "ceph-mon",
     "ceph-osd",
+    "containerd",
+    "containernetworking-plugins",
+    "crun",  # what podman runs builds with
     "cryptsetup-bin",
     "e2fsprogs",
     "fio",
@@ -31,10 +35,13 @@ PACKAGES = (
     "git",  # the tests and linters look at tracked files
     "hostname",
     "iproute2",
+    "iptables",  # the network plugins' port mappings
     "kmod",
     "libnbd-bin",
     "mount",
     "nbdkit",
+    "openssl",
+    "podman",
     "procps",
     "python3-libnbd",
     "python3-rados",  # python3-rbd needs it and does not depend on it
@@ -43,6 +50,8 @@ PACKAGES = (
     "qemu-block-extra",
     "qemu-utils",
     "rbd-nbd",
+    "runc",
+    "socat",
     "tcc",  # for XSTATE_SOURCE
     "user-mode-linux",
     "util-linux",

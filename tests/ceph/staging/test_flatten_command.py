@@ -32,6 +32,8 @@ SLOW = "rbd_concurrent_management_ops"
 
 def begin(file: Path, volume_id: str) -> subprocess.Popen[str]:
     command = [
+        # A shell's background job ignores SIGINT, and hands that on.
+        *("env", "--default-signal=INT"),
         *(sys.executable, "-m", "csi_driver", "volume", "flatten", volume_id),
         *("--secret-file", str(file), "--clusters-file", str(clusters_file())),
     ]

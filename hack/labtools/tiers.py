@@ -57,7 +57,8 @@ _CHECKS = (
     ("mypy",),
     (
         *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
-        *("hack/labtools", "hack/benchtools", "hack/csi_client.py"),
+        *("hack/labtools", "hack/benchtools", "hack/imagetools"),
+        "hack/csi_client.py",
     ),
     ("lint-imports",),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A single-node Ceph for tests: monitor, manager, one OSD, all on 127.0.0.1.
+"""A single-node Ceph for tests: monitor, manager, one OSD, all on one address.
 
 Runs inside a prepared root.  All keys are made beforehand and given to the
 monitor at its creation, and everything else goes through librados: the `ceph`
@@ -71,13 +71,13 @@ mon data avail crit = 0
 
 [mgr]
 keyring = {data}/mgr.keyring
-public addr = 127.0.0.1
+public addr = {address}
 mgr initial modules =
 
 [osd]
 keyring = {data}/osd.keyring
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
+public addr = {address}
+cluster addr = {address}
 # Relative in Debian's build, which only works when started in /.
 osd class dir = /usr/lib/{machine}-linux-gnu/rados-classes
 # Host names of containers are not always valid there.
@@ -96,14 +96,14 @@ client mount timeout = 30
 """
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     """Return the usual port of a monitor, or another one if that is taken."""
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", _MONITOR_PORT))
+            probe.bind((address, _MONITOR_PORT))
         except OSError:
             with socket.socket() as other:
-                other.bind(("127.0.0.1", 0))
+                other.bind((address, 0))
                 return int(other.getsockname()[1])
     return _MONITOR_PORT
 
@@ -155,13 +155,14 @@ def _make_cluster(lab: Lab) -> None:
     shutil.rmtree(data, ignore_errors=True)
     for directory in (lab.etc, lab.log, *(data / name for name in _DAEMONS)):
         directory.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = _free_port(lab.address)
     fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
     store = os.environ.get("LAB_STORE")
     lab.ceph_conf.write_text(
         _CONF.format(
             fsid=fsid,
-            monitor=f"[v2:127.0.0.1:{port}]",
+            monitor=f"[v2:{lab.address}:{port}]",
+            address=lab.address,
             etc=lab.etc,
             log=lab.log,
             data=data,
@@ -170,12 +171,12 @@ def _make_cluster(lab: Lab) -> None:
             store=store or ("memstore" if lab.kind == "guest" else "bluestore"),
         )
     )
-    address = "127.0.0.1:3300" if port == _MONITOR_PORT else f"v2:127.0.0.1:{port}"
-    (lab.etc / "monitor").write_text(address)
+    usual = port == _MONITOR_PORT
+    (lab.etc / "monitor").write_text(f"{'' if usual else 'v2:'}{lab.address}:{port}")
     _make_keys(lab)
     monmap = data / "monmap"
     new_map = ("monmaptool", "--create", "--clobber", "--fsid", fsid)
-    shell.run(*new_map, "--addv", "a", f"[v2:127.0.0.1:{port}]", monmap)
+    shell.run(*new_map, "--addv", "a", f"[v2:{lab.address}:{port}]", monmap)
     common = ("--conf", lab.ceph_conf, "--mkfs", "--monmap", monmap)
     shell.run("ceph-mon", *common, "-i", "a", "--keyring", data / "all.keyring")
     (data / "osd.uuid").write_text(osd)
@@ -199,7 +200,7 @@ def _require_port(lab: Lab) -> None:
     """Refuse to start beside another lab that took this one's port meanwhile."""
     port = int(monitor_address(lab).rpartition(":")[2])
     with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
+        if probe.connect_ex((lab.address, port)) == 0:
             raise shell.LabError(
                 f"port {port}, where this lab's monitor listens, is another"
                 " process's by now: end that, or run hack/lab destroy, after"
@@ -215,7 +216,7 @@ def _wait_for_port(lab: Lab, process: Process) -> None:
         if not process.alive():
             raise shell.LabError(f"ceph-mon ended; see {lab.log}/ceph-mon.out")
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((lab.address, port)) == 0:
                 return
         time.sleep(0.05)
     raise shell.LabError(f"ceph-mon does not listen; see {lab.log}")

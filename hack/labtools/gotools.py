@@ -45,7 +45,7 @@ def _machine_go() -> str | None:
     return go if tuple(int(word) for word in words) >= _OLDEST else None
 
 
-def _run(command: str, log: Path) -> None:
+def run(command: str, log: Path) -> None:
     """Run a shell command in which `go` is a Go with its caches in our cache."""
     go = _machine_go()
     cache = places.cache_dir() / "go"
@@ -69,7 +69,8 @@ def _run(command: str, log: Path) -> None:
     shell.say("this machine has no Go: using Debian 13's")
     lower = rootfs.ensure()
     with tempfile.TemporaryDirectory(prefix="rbdcrypt-build-") as scratch:
-        shared = [*sandbox.machine_binds(), (str(cache), str(cache))]
+        same = (str(cache), str(places.REPO))
+        shared = [*sandbox.machine_binds(), *((path, path) for path in same)]
         install = (
             "apt-get update -q\napt-get install -qy --no-install-recommends golang-go\n"
         )
@@ -83,7 +84,7 @@ def _ensure(target: Path, command: Callable[[Path], str]) -> Path:
         if not target.exists():
             shell.say(f"fetching {target.name}")
             with places.fresh_dir(target) as directory:
-                _run(
+                run(
                     command(directory),
                     places.cache_dir() / "log" / f"{target.name}.log",
                 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -41,7 +42,9 @@ def root_of(lab: Lab, scratch: str) -> sandbox.Root:
             "repo": str(lab.repo),
             "data": str(lab.data),
             "run": str(lab.run),
+            "isolated": "yes" if lab.isolated else "no",
         },
+        isolated=lab.isolated,
     )
 
 
@@ -64,12 +67,17 @@ def ensure(lab: Lab) -> Process:
     log = lab.log / "namespace.out"
     ready = lab.run / "ready"
     ready.unlink(missing_ok=True)
-    words = ("/bin/sh", "-c", f"touch {ready}; exec sleep infinity")
-    process = processes.start(spec.command(*words), lab.run / "pids/holder", log)
+    # It is the first process where the lab has ids of its own, and reaps there.
+    words = ("/bin/sh", "-c", f"touch {ready}; exec catatonit -P")
+    pid_file = lab.run / "pids/holder"
+    process = processes.start(spec.command(*words), pid_file, log)
     while not ready.exists():
         if not process.alive():
             raise shell.LabError(f"the lab's root failed:\n{log.read_text()[-2000:]}")
         time.sleep(0.01)
+    if lab.isolated:
+        process = processes.only_child(process)
+        process.save(pid_file)
     return process
 
 
@@ -78,7 +86,10 @@ def end(lab: Lab) -> None:
     found = holder(lab)
     if found:
         members = processes.of_mount_namespace(found)
-        processes.stop([member for member in members if member != found], seconds=5)
+        if not lab.isolated:
+            others = [member for member in members if member != found]
+            processes.stop(others, seconds=5)
+        # With ids of its own all others end with the first.
         processes.stop([found], seconds=1)
     (lab.run / "pids/holder").unlink(missing_ok=True)
 
@@ -90,22 +101,30 @@ def use_environment(lab: Lab) -> None:
         raise shell.LabError("the virtual environment cannot be linked")
 
 
-def enter_command(process: Process, words: Sequence[str], cwd: str) -> list[str]:
-    """Return the command line that runs `words` in the namespace."""
+def enter_command(
+    lab: Lab, process: Process, words: Sequence[str], cwd: str
+) -> list[str]:
+    """Return the command line that runs `words` in the lab that `process` holds."""
     target = ("nsenter", "--target", str(process.pid), "--mount", "--root")
-    return [*target, "--", "/usr/bin/env", "-C", cwd, *words]
+    own = ("--net", "--pid") if lab.isolated else ()
+    return [*target, *own, "--", "/usr/bin/env", "-C", cwd, *words]
 
 
 def call(lab: Lab, *words: str) -> int:
     """Run a command inside and return its exit status."""
     process = ensure(lab)
-    command = enter_command(process, words, "/")
+    command = enter_command(lab, process, words, "/")
     env = sandbox.inner_environment()
     return subprocess.run(command, env=env, check=False).returncode
 
 
-def become(lab: Lab, words: Sequence[str], extra: dict[str, str]) -> None:
-    """Become a command that runs inside: same terminal, signals, exit status."""
+def become(
+    lab: Lab, words: Sequence[str], extra: dict[str, str], path: str = "{}"
+) -> None:
+    """Become a command that runs inside: same terminal, signals, exit status.
+
+    `path` says where the usual PATH stands in a longer one.
+    """
     process = holder(lab)
     if process is None:
         raise shell.LabError("the lab is not up: hack/lab up")
@@ -113,5 +132,9 @@ def become(lab: Lab, words: Sequence[str], extra: dict[str, str]) -> None:
     shared = (str(lab.repo), str(places.cache_dir()), "/tmp")  # noqa: S108
     if not any(cwd == path or cwd.startswith(f"{path}/") for path in shared):
         cwd = str(lab.repo)
-    command = enter_command(process, words, cwd)
-    os.execvpe(command[0], command, sandbox.inner_environment(extra))  # noqa: S606
+    command = enter_command(lab, process, words, cwd)
+    env = sandbox.inner_environment(extra)
+    # Found by this process's PATH still, and its own command by the new one.
+    program = shutil.which(command[0]) or command[0]
+    env["PATH"] = path.format(env["PATH"])
+    os.execve(program, command, env)  # noqa: S606

@@ -27,6 +27,12 @@ REPO = Path(__file__).resolve().parents[2]
 MARKER = Path("/etc/rbdcrypt-lab.json")
 """Written into every prepared root; its presence means: we are inside."""
 
+CLUSTER = "cluster"
+"""Labs of this name, or with it before a hyphen, are isolated."""
+
+NODE_ADDRESS = "10.123.0.1"
+"""Of an isolated lab, on its own loopback device: kubelet takes none of 127/8."""
+
 VENV = Path("/opt/rbdcrypt/venv")
 """Where a prepared root shows the project's virtual environment."""
 
@@ -81,11 +87,18 @@ class Lab:
     """Unix sockets, process ids, node state."""
     kind: str
     """`outside`, `lab` (inside the namespace) or `guest` (user-mode-linux)."""
+    isolated: bool = False
+    """Has network and process ids of its own too: a Kubernetes cluster."""
 
     @property
     def inside(self) -> bool:
         """Tell whether this process already runs inside."""
         return self.kind != "outside"
+
+    @property
+    def address(self) -> str:
+        """Return the address that Ceph listens on; pods cannot reach loopback."""
+        return NODE_ADDRESS if self.isolated else "127.0.0.1"
 
     @property
     def etc(self) -> Path:
@@ -103,21 +116,24 @@ class Lab:
         return self.etc / "ceph.conf"
 
 
-def current_lab() -> Lab:
+def current_lab(default: str = "") -> Lab:
     """Return the lab of this clone, or the one this process runs in.
 
-    `LAB_NAME` names another lab of the same clone, with Ceph and driver of its own.
+    `LAB_NAME` names another lab of the same clone, with Ceph and driver of its
+    own; `default` is its name where the variable is not set.
     """
     if MARKER.exists():
         found = json.loads(MARKER.read_text())
         repo, data, run = (Path(found[name]) for name in ("repo", "data", "run"))
-        return Lab(repo, data, run, found["kind"])
+        return Lab(repo, data, run, found["kind"], found["isolated"] == "yes")
     name = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
-    if other := os.environ.get("LAB_NAME"):
+    other = os.environ.get("LAB_NAME", default)
+    if other:
         name = f"{name}-{other}"
     return Lab(
         repo=REPO,
         data=cache_dir() / "labs" / name,
         run=Path(f"/tmp/rbdcrypt-lab-{name}"),  # noqa: S108  (short: socket paths)
         kind="outside",
+        isolated=other.partition("-")[0] == CLUSTER,
     )

@@ -125,6 +125,16 @@ def start(
     return found
 
 
+def only_child(parent: Process) -> Process:
+    """Return the child of a process that has just one."""
+    path = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    found = Process.find(int(path.read_text()))
+    if found is None:
+        message = f"process {parent.pid} has no living child"
+        raise ProcessLookupError(message)
+    return found
+
+
 def all_processes() -> Iterator[Process]:
     """Yield every living process of the machine."""
     for entry in Path("/proc").iterdir():

@@ -49,11 +49,14 @@ class Root:
     """(path, target) of symbolic links; what is at `path` makes room."""
     marker: dict[str, str] = field(default_factory=dict)
     """Content of `places.MARKER`; empty for none."""
+    isolated: bool = False
+    """Network and process ids of its own; all ends with the first process."""
 
     def command(self, *words: str | Path) -> list[str]:
         """Return the command line that runs `words` in this root."""
+        own = ("--net", "--pid", "--fork", "--kill-child") if self.isolated else ()
         return [
-            *("unshare", "--mount", "--propagation", "private", "--"),
+            *("unshare", "--mount", "--propagation", "private", *own, "--"),
             *(sys.executable, __file__, json.dumps(asdict(self))),
             *(str(word) for word in words),
         ]

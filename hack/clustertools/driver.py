@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver in the cluster: installed by its chart, with classes for tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Final
+
+from labtools import ceph
+from labtools import shell
+
+from clustertools import images
+
+if TYPE_CHECKING:
+    from labtools.places import Lab
+
+    from clustertools.kubectl import Kubectl
+
+RELEASE: Final = "rbdcrypt"
+NAMESPACE: Final = "rbdcrypt-system"
+_CLUSTER: Final = "lab"
+_CEPH_SECRET: Final = "rbdcrypt-ceph"  # noqa: S105  (a name)
+_SECRET: Final = "rbdcrypt-passphrase"  # noqa: S105  (a name)
+
+
+def install(lab: Lab, kubectl: Kubectl) -> None:
+    """Install the chart of the clone and wait until all of its pods are ready."""
+    kubectl.apply(_namespace(), _ceph_secret(lab))
+    values = lab.etc / "values.json"
+    values.write_text(json.dumps(values_for(lab), indent=2) + "\n")
+    shell.run(
+        kubectl.programs / "helm",
+        *("--kubeconfig", kubectl.kubeconfig, "--namespace", NAMESPACE),
+        *("upgrade", "--install", RELEASE, lab.repo / "charts/rbdcrypt-csi"),
+        *("--values", values, "--wait", "--timeout", "3m"),
+    )
+
+
+def _namespace() -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE},
+    }
+
+
+def _ceph_secret(lab: Lab) -> dict[str, Any]:
+    """Return the driver's Ceph user as a Secret, with the keys that ceph-csi uses."""
+    key = (lab.etc / f"{ceph.USER}.key").read_bytes()
+    data = {"userID": ceph.USER.encode(), "userKey": key}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": _CEPH_SECRET, "namespace": NAMESPACE},
+        "data": {name: base64.b64encode(text).decode() for name, text in data.items()},
+    }
+
+
+def values_for(lab: Lab) -> dict[str, Any]:
+    """Return the chart's values for this cluster."""
+    repository, _, tag = images.DRIVER.rpartition(":")
+    pools = [
+        {"name": pool, "namespaces": ["", *namespaces]}
+        for pool, namespaces in ceph.POOLS.items()
+    ]
+    cluster = {
+        "clusterID": _CLUSTER,
+        "monitors": [ceph.monitor_address(lab)],
+        "secretName": _CEPH_SECRET,
+        "pools": pools,
+    }
+    return {
+        "image": {"repository": repository, "tag": tag},
+        "imagePullPolicy": "Never",
+        "clusters": [cluster],
+        # Any namespace may become a tenant's here, and there is nobody else.
+        "secrets": {"clusterWide": True},
+        "storageClasses": [
+            _storage_class("rbdcrypt", _SECRET, default=True),
+            _storage_class("rbdcrypt-per-pvc", "${pvc.name}"),
+            _storage_class("rbdcrypt-ext4", _SECRET, filesystem="ext4"),
+        ],
+        "volumeSnapshotClasses": [{"name": "rbdcrypt", "default": True}],
+    }
+
+
+def _storage_class(
+    name: str, secret: str, *, filesystem: str = "xfs", default: bool = False
+) -> dict[str, Any]:
+    """Return a class whose Secret is in the namespace of the claim.
+
+    xfs, because it grows online without a capability that root may lack.
+    """
+    return {
+        "name": name,
+        "default": default,
+        "secret": {"name": secret, "namespace": "${pvc.namespace}"},
+        "parameters": {
+            "clusterID": _CLUSTER,
+            "pool": "rbd",
+            "csi.storage.k8s.io/fstype": filesystem,
+        },
+    }

@@ -9,6 +9,7 @@ salt.  Using the KEK is left to `wrap`.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes
@@ -33,6 +34,11 @@ KEK_BYTES: Final = 32
 MEMORY_KIB: Final = 64 * 1024
 PASSES: Final = 3
 LANES: Final = 2
+
+# OpenSSL (3.2 to 4.0.3) gives all derivations of a process as many threads as there
+# are processors, and takes a thread back when its derivation ends.  Two at once on
+# two processors take one each for their first lane, and wait for the other's.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 _KEK_INFO: Final = b"rbdcrypt-csi v1 key-encryption key"
 _FINGERPRINT_INFO: Final = b"rbdcrypt-csi v1 fingerprint"
@@ -97,7 +103,8 @@ def _argon2id(
         memory_cost=parameters.memory_kib,
     )
     try:
-        kdf.derive_into(passphrase.reveal(), kek)
+        with _ONE_AT_A_TIME:
+            kdf.derive_into(passphrase.reveal(), kek)
     except MemoryError:
         raise ExhaustedError(
             f"no memory for the passphrase's KDF, which needs"

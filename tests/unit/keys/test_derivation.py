@@ -65,6 +65,32 @@ def test_every_parameter_counts(
     assert derive_kek(source, cheapest) != derive_kek(source, other)
 
 
+_AT_ONCE = """
+import os, threading
+from csi_driver.domain.secrets import SecretBytes
+from csi_driver.keys.derive import derive_kek, new_parameters
+from csi_driver.keys.material import Passphrase
+ended = []
+def work():
+    source = Passphrase(SecretBytes(b"x"))
+    for _ in range(5):
+        ended.append(derive_kek(source, new_parameters(source)))
+threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join(60)
+print(len(ended), flush=True)
+os._exit(0)
+"""
+
+
+def test_many_passphrases_can_be_derived_from_at_once() -> None:
+    # In a process of its own: threads that wait in OpenSSL cannot be ended.
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_ONCE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "20"
+
+
 def test_new_parameters_are_salted_anew_and_strong(random_key: RandomKey) -> None:
     passphrase = Passphrase(SecretBytes(b"x"))
     made = [new_parameters(passphrase) for _ in range(50)]

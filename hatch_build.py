@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the gRPC stubs and their type stubs from proto/csi.proto.
+"""Make the gRPC stubs and their type stubs from proto/*.proto.
 
 hatchling runs the hook for every wheel, sdist and editable install; by hand,
 `python hatch_build.py` (dependency group "proto") does the same in place.  The
@@ -20,7 +20,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 STUBS: Final = Path("csi_driver/rpc/stubs")
 """Where the stubs go, relative to the project; also their Python package."""
 
-NAMES: Final = ("csi_pb2.py", "csi_pb2.pyi", "csi_pb2_grpc.py", "csi_pb2_grpc.pyi")
+PROTOS: Final = ("csi", "pluginregistration")
+"""The sources in proto/: CSI's, and that of kubelet's plugin registration."""
+
+NAMES: Final = tuple(
+    f"{proto}_{kind}"
+    for proto in PROTOS
+    for kind in ("pb2.py", "pb2.pyi", "pb2_grpc.py", "pb2_grpc.pyi")
+)
+"""What is made of them."""
 
 _PLUGINS: Final = {"mypy": "main", "mypy_grpc": "grpc"}
 
@@ -44,7 +52,7 @@ def refresh(root: Path) -> None:
 
 
 def generate(root: Path, scratch: Path) -> dict[str, bytes]:
-    """Compile root/proto/csi.proto below `scratch`; file name -> content.
+    """Compile root/proto/*.proto below `scratch`; file name -> content.
 
     Raises subprocess.CalledProcessError; protoc's reasons stand on stderr.
     """
@@ -56,7 +64,9 @@ def generate(root: Path, scratch: Path) -> dict[str, bytes]:
         program = _plugin(scratch / f"protoc-gen-{plugin}", function)
         command += [f"--plugin={program}", f"--{plugin}_out={scratch}"]
     # google/protobuf/*.proto come with grpcio-tools.
-    subprocess.run([*command, f"{STUBS}/csi.proto"], check=True)
+    subprocess.run(
+        [*command, *(f"{STUBS}/{each}.proto" for each in PROTOS)], check=True
+    )
     return {name: (scratch / STUBS / name).read_bytes() for name in NAMES}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests need from the Go world: csi-sanity and the published CSI spec.
+"""What the tests need from the Go world: csi-sanity and published interfaces.
 
 Made with the machine's Go, or without one with Debian 13's in a root that goes
 away again; an older Go fetches the newer toolchain it needs as a module.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SANITY = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0"
 _SPEC = "github.com/container-storage-interface/spec@v1.13.0"
+_KUBELET = "k8s.io/kubelet@v0.36.3"
 # The first that can fetch another toolchain.
 _OLDEST = (1, 21)
 
@@ -99,19 +100,33 @@ def csi_sanity() -> Path:
     ) / ("csi-sanity")
 
 
-def csi_spec() -> Path:
-    """Return the directory of the published CSI specification module."""
-    target = places.cache_dir() / "go" / f"csi-spec-{places.digest(_SPEC)}"
-    fetch = f"go mod download -json {_SPEC}\ncp -r $(go env GOMODCACHE)/{_SPEC}/. "
+def _published(name: str, module: str) -> Path:
+    """Return the directory of a published module's sources."""
+    target = places.cache_dir() / "go" / f"{name}-{places.digest(module)}"
+    fetch = f"go mod download -json {module}\ncp -r $(go env GOMODCACHE)/{module}/. "
     return _ensure(target, lambda directory: f"{fetch}{directory}")
 
 
-_TOOLS = {"csi-sanity": csi_sanity, "csi-spec": csi_spec}
+def csi_spec() -> Path:
+    """Return the directory of the published CSI specification module."""
+    return _published("csi-spec", _SPEC)
+
+
+def kubelet_api() -> Path:
+    """Return the directory of the published module with kubelet's interfaces."""
+    return _published("kubelet-api", _KUBELET)
+
+
+_TOOLS = {"csi-sanity": csi_sanity, "csi-spec": csi_spec, "kubelet-api": kubelet_api}
 
 
 def environment() -> dict[str, str]:
-    """Return where tests find both."""
-    return {"CSI_SANITY": str(csi_sanity()), "CSI_SPEC_DIR": str(csi_spec())}
+    """Return where tests find them."""
+    return {
+        "CSI_SANITY": str(csi_sanity()),
+        "CSI_SPEC_DIR": str(csi_spec()),
+        "KUBELET_API_DIR": str(kubelet_api()),
+    }
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Home of what `python hatch_build.py` makes from proto/csi.proto.
+"""Home of what `python hatch_build.py` makes from proto/*.proto.
 
-Beside this file stand csi_pb2 (messages), csi_pb2_grpc (services) and their
-type stubs once the package has been built or installed; git ignores them.
+Beside this file stand, for CSI and for kubelet's plugin registration, *_pb2
+(messages), *_pb2_grpc (services) and their type stubs once the package has been
+built or installed; git ignores them.
 """

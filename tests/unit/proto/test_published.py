@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""proto/csi.proto is, on the wire and in every option, the published CSI 1.13.
+"""The files in proto/ are, on the wire and in every option, the published ones.
 
-The published file comes as a Go module at test time and is never stored here:
-from the folder in CSI_SPEC_DIR, or by `go mod download`.
+Those are CSI 1.13 and kubelet's plugin registration v1.  They come as Go modules
+at test time and are never stored here: from the folders in CSI_SPEC_DIR and
+KUBELET_API_DIR, or by `go mod download`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,26 +27,53 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 
 ROOT: Final = Path(__file__).parents[3]
-MODULE: Final = "github.com/container-storage-interface/spec@v1.13.0"
-HELP: Final = (
-    f"the published CSI is needed: install Go, or unpack the Go module {MODULE}"
-    " and name its folder in CSI_SPEC_DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One of our files, and where its publisher has it."""
+
+    ours: str
+    module: str
+    variable: str
+    published: str
+
+    @property
+    def help(self) -> str:
+        """Say how to get it."""
+        return (
+            f"the published {self.ours} is needed: install Go, or unpack the Go module"
+            f" {self.module} and name its folder in {self.variable}"
+        )
+
+
+CSI: Final = Source(
+    "csi.proto",
+    "github.com/container-storage-interface/spec@v1.13.0",
+    "CSI_SPEC_DIR",
+    "csi.proto",
+)
+KUBELET: Final = Source(
+    "pluginregistration.proto",
+    "k8s.io/kubelet@v0.36.3",
+    "KUBELET_API_DIR",
+    "pkg/apis/pluginregistration/v1/api.proto",
 )
 
 type Facts = dict[str, str]
 """One line of a descriptor: where it is -> what it says."""
 
 
-def published_folder() -> Path:
-    """Return the folder of the published specification."""
-    named = os.environ.get("CSI_SPEC_DIR")
+def published_folder(source: Source) -> Path:
+    """Return the folder of the published module."""
+    named = os.environ.get(source.variable)
     if named:
         return Path(named)
     go = shutil.which("go")
     if go is None:
-        pytest.fail(HELP)
+        pytest.fail(source.help)
     done = subprocess.run(
-        [go, "mod", "download", "-json", MODULE],
+        [go, "mod", "download", "-json", source.module],
         capture_output=True,
         check=False,
         cwd="/",
@@ -52,14 +81,14 @@ def published_folder() -> Path:
         timeout=100,
     )
     if done.returncode != 0:
-        pytest.fail(f"{HELP}; go said: {done.stdout}{done.stderr}")
+        pytest.fail(f"{source.help}; go said: {done.stdout}{done.stderr}")
     return Path(json.loads(done.stdout)["Dir"])
 
 
 def compiled(source: Path, scratch: Path) -> FileDescriptorProto:
     """Compile `source` with protoc into its descriptor."""
     if not source.is_file():
-        pytest.fail(f"{source} is missing; {HELP}")
+        pytest.fail(f"{source} is missing")
     target = scratch / "set.pb"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source.parent}"]
     subprocess.run([*command, f"-o{target}", source.name], check=True)
@@ -179,10 +208,12 @@ def ours(tmp_path: Path) -> FileDescriptorProto:
     return compiled(ROOT / "proto" / "csi.proto", tmp_path)
 
 
-def test_equal_to_published(ours: FileDescriptorProto, tmp_path: Path) -> None:
-    published = compiled(published_folder() / "csi.proto", tmp_path)
+@pytest.mark.parametrize("source", [CSI, KUBELET], ids=lambda each: each.ours)
+def test_equal_to_published(source: Source, tmp_path: Path) -> None:
+    ours = compiled(ROOT / "proto" / source.ours, tmp_path)
+    published = compiled(published_folder(source) / source.published, tmp_path)
     found = differences(flat(published), flat(ours))
-    assert not found, "\n".join(["proto/csi.proto differs:", *found])
+    assert not found, "\n".join([f"proto/{source.ours} differs:", *found])
 
 
 def a_message(file: FileDescriptorProto, name: str) -> descriptor_pb2.DescriptorProto:

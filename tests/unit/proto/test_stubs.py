@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stubs on the import path are those that proto/csi.proto makes."""
+"""The stubs on the import path are those that proto/*.proto makes."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,8 @@ from google.protobuf import descriptor_pb2
 
 from csi_driver.rpc.stubs import csi_pb2
 from csi_driver.rpc.stubs import csi_pb2_grpc
+from csi_driver.rpc.stubs import pluginregistration_pb2
+from csi_driver.rpc.stubs import pluginregistration_pb2_grpc
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,9 +55,7 @@ def test_generation_is_repeatable(generator: ModuleType, tmp_path: Path) -> None
 def test_refresh_repairs_and_otherwise_leaves_alone(
     generator: ModuleType, tmp_path: Path
 ) -> None:
-    source = tmp_path / "proto" / "csi.proto"
-    source.parent.mkdir()
-    source.write_bytes((ROOT / "proto" / "csi.proto").read_bytes())
+    shutil.copytree(ROOT / "proto", tmp_path / "proto")
     stubs = tmp_path / generator.STUBS
     stubs.mkdir(parents=True)
     (stubs / "csi_pb2.py").write_text("stale", encoding="utf-8")
@@ -79,6 +80,22 @@ def test_every_service_has_a_servicer() -> None:
     for service in file.service:
         servicer = getattr(csi_pb2_grpc, f"{service.name}Servicer")
         assert all(hasattr(servicer, method.name) for method in service.method)
+
+
+def test_kubelet_s_interface_has_a_servicer_too() -> None:
+    (service,) = pluginregistration_pb2.DESCRIPTOR.services_by_name.values()
+    servicer = pluginregistration_pb2_grpc.RegistrationServicer
+    assert service.full_name == "pluginregistration.Registration"
+    assert all(hasattr(servicer, method.name) for method in service.methods)
+
+
+def test_every_proto_is_made_and_shipped(generator: ModuleType) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (pattern,) = project["tool"]["hatch"]["build"]["artifacts"]
+    found = {path.stem for path in (ROOT / "proto").glob("*.proto")}
+    assert found == set(generator.PROTOS)
+    for name in generator.NAMES:
+        assert (generator.STUBS / name).match(pattern)
 
 
 def test_pins_agree_with_each_other_and_with_the_stubs() -> None:

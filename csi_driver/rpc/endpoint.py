@@ -21,8 +21,15 @@ from csi_driver.domain.errors import UnavailableError
 LONGEST_SOCKET_PATH: Final = 107
 """Bytes of a socket's path (unix(7), sun_path without its NUL)."""
 
+LONGEST_HIDDEN_PATH: Final = LONGEST_SOCKET_PATH - 8
+"""Bytes of a socket's path that is first made under a hidden, longer name."""
+
 _MASK: Final = 0o117
 """Leaves 0660: only this user, and the group that fsGroup gives sidecars."""
+
+
+class TakenError(UnavailableError):
+    """Another process listens where the socket is to be."""
 
 
 def parse_endpoint(text: str) -> Path:
@@ -54,7 +61,8 @@ def parse_endpoint(text: str) -> Path:
 def clear(path: Path) -> None:
     """Make room for a socket, and for its directory.
 
-    UnavailableError if somebody listens there or something else is there.
+    TakenError if somebody listens there, UnavailableError if something else is
+    there.
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -69,7 +77,7 @@ def clear(path: Path) -> None:
         raise UnavailableError(message)
     if _somebody_listens(path):
         message = f"another process listens on {path}: stop it first"
-        raise UnavailableError(message)
+        raise TakenError(message)
     path.unlink()
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Final
@@ -100,10 +101,19 @@ class CsiServer:
         return not running
 
 
-def serve_until_told(server: CsiServer, grace: float = GRACE) -> bool:
-    """Serve until SIGTERM or SIGINT; True if all work ended before the grace."""
+def serve_until_told(
+    server: CsiServer,
+    grace: float = GRACE,
+    *,
+    beside: contextlib.AbstractContextManager[None] | None = None,
+) -> bool:
+    """Serve until SIGTERM or SIGINT; True if all work ended before the grace.
+
+    `beside` is entered once the socket is served, and left before it stops.
+    """
     with ending.told_to_end() as told:
         server.start()
-        ending.wait_until(told)
-        _log.info("stopping", grace=grace)
+        with beside or contextlib.nullcontext():
+            ending.wait_until(told)
+            _log.info("stopping", grace=grace)
         return server.stop(grace)

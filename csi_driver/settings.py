@@ -25,6 +25,7 @@ from pydantic_settings import SettingsConfigDict
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.rpc.endpoint import LONGEST_HIDDEN_PATH
 from csi_driver.rpc.endpoint import parse_endpoint
 
 PREFIX: Final = "RBDCRYPT_"
@@ -34,6 +35,9 @@ DRIVER_NAME: Final = "csi.rbdcrypt.io"
 """What CSIDriver objects, storage classes and volumes call this driver."""
 
 _DRIVER_NAME: Final = re.compile(r"[a-zA-Z]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?")
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})"
+)
 _LONGEST_NODE_ID: Final = 256
 _LARGEST_PORT: Final = 65535
 
@@ -139,16 +143,29 @@ class ClusterSettings(Settings):
         return self.kubeconfig is not None or "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-class ServiceSettings(ClusterSettings):
+class ProcessSettings(ClusterSettings):
+    """What every long-lived process takes."""
+
+    http_address: str = pydantic.Field(
+        "",
+        description="host:port or :port for /healthz, /readyz and /metrics; no HTTP"
+        " without it",
+    )
+
+    @pydantic.field_validator("http_address")
+    @classmethod
+    def _check_http_address(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
+
+
+class ServiceSettings(ProcessSettings):
     """What the two CSI services take."""
 
     endpoint: str = pydantic.Field(
         validation_alias=ENDPOINT,
         description="the socket to serve on, unix:///path/csi.sock",
-    )
-    metrics_address: str = pydantic.Field(
-        "",
-        description="host:port for Prometheus; no metrics without it",
     )
 
     @pydantic.field_validator("endpoint")
@@ -158,13 +175,6 @@ class ServiceSettings(ClusterSettings):
             parse_endpoint(value)
         except InvalidRequestError as error:
             raise ValueError(str(error)) from None
-        return value
-
-    @pydantic.field_validator("metrics_address")
-    @classmethod
-    def _check_metrics_address(cls, value: str) -> str:
-        if value:
-            split_address(value)
         return value
 
     @property
@@ -210,6 +220,36 @@ class NodeSettings(_NodePlaces, ServiceSettings):
         description="the name of this node, as Kubernetes has it",
     )
 
+    registration_socket: AbsolutePath | None = pydantic.Field(
+        None,
+        description="the socket to make in kubelet's plugins_registry; no registration"
+        " without it",
+    )
+    kubelet_endpoint: AbsolutePath | None = pydantic.Field(
+        None,
+        description="path of the CSI socket as kubelet sees it; that of the endpoint"
+        " without it",
+    )
+
+    @pydantic.field_validator("registration_socket", "kubelet_endpoint")
+    @classmethod
+    def _check_socket(cls, value: Path | None) -> Path | None:
+        length = len(os.fsencode(value or ""))
+        if length > LONGEST_HIDDEN_PATH:
+            message = (
+                f"{str(value)!r} has {length} bytes, {LONGEST_HIDDEN_PATH} are possible"
+            )
+            raise ValueError(message)
+        return value
+
+    @pydantic.field_validator("registration_socket")
+    @classmethod
+    def _check_name(cls, value: Path | None) -> Path | None:
+        if value is not None and value.name.startswith("."):
+            message = f"kubelet passes over {value.name!r}, which begins with a dot"
+            raise ValueError(message)
+        return value
+
     @pydantic.field_validator("node_id")
     @classmethod
     def _check_node_id(cls, value: str) -> str:
@@ -220,7 +260,7 @@ class NodeSettings(_NodePlaces, ServiceSettings):
         return value
 
 
-class DatapathSettings(_NodePlaces, ClusterSettings):
+class DatapathSettings(_NodePlaces, ProcessSettings):
     """What `rbdcrypt-csi datapath` takes."""
 
 
@@ -243,12 +283,12 @@ def variable(name: str) -> str:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Split host:port; the host may be an IPv6 address in brackets."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
-        message = f"{text!r} is not host:port"
+    """Split host:port, or :port for all addresses; IPv6 addresses are in brackets."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) <= _LARGEST_PORT:
+        message = f"{text!r} is not host:port, [address]:port or :port"
         raise ValueError(message)
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return found["v6"] or found["host"] or "", int(found["port"])
 
 
 def _fault(detail: ErrorDetails) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from csi_driver.commands import composition
 from csi_driver.commands import service
+from csi_driver.commands import watching
 from csi_driver.images.probe import probe_cryptsetup
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.controller import Controller
@@ -22,18 +23,19 @@ def run(settings: ControllerSettings) -> None:
     service.protect_keys()
     work = composition.provisioning(settings)
     health = Health()
-    server = CsiServer(
-        settings.socket_path,
-        Services(
-            identity=Identity(service.plugin(settings), health),
-            controller=Controller(work.volumes),
-        ),
-        recorder=service.recorder(settings),
-    )
-    health.check_beside(_probe)
-    work.collector.start()
-    all_ended = serve_until_told(server)
-    work.collector.stop()
+    with watching.controller(settings) as recorder:
+        server = CsiServer(
+            settings.socket_path,
+            Services(
+                identity=Identity(service.plugin(settings), health),
+                controller=Controller(work.volumes),
+            ),
+            recorder=recorder,
+        )
+        health.check_beside(_probe)
+        work.collector.start()
+        all_ended = serve_until_told(server)
+        work.collector.stop()
     service.leave(all_ended=all_ended)
 
 

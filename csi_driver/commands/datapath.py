@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from csi_driver.commands import service
+from csi_driver.commands import watching
 from csi_driver.datapath import supervisor
 from csi_driver.settings import DatapathSettings
 
@@ -17,4 +18,5 @@ def run(settings: DatapathSettings) -> None:
         state_dir=settings.state_dir / "datapath",
         method=settings.device_method,
         clusters=settings.clusters(),
+        watched=lambda exports: watching.datapath(settings, exports),
     )

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rbdcrypt-csi node`: Identity and Node."""
+"""`rbdcrypt-csi node`: Identity and Node, registered with this node's kubelet."""
 
 from __future__ import annotations
 
+import contextlib
+
 from csi_driver.commands import composition
 from csi_driver.commands import service
-from csi_driver.datapath.client import Datapath
+from csi_driver.commands import watching
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.health import Health
 from csi_driver.rpc.identity import Identity
 from csi_driver.rpc.node import Node
+from csi_driver.rpc.registration.offer import offered
+from csi_driver.rpc.registration.servicer import Driver
+from csi_driver.rpc.registration.standing import Standing
 from csi_driver.rpc.server import CsiServer
 from csi_driver.rpc.server import Services
 from csi_driver.rpc.server import serve_until_told
@@ -21,13 +26,29 @@ def run(settings: NodeSettings) -> None:
     service.start_logging(settings)
     service.protect_keys()
     health = Health()
-    server = CsiServer(
-        settings.socket_path,
-        Services(
-            identity=Identity(service.plugin(settings), health),
-            node=Node(composition.stager(settings), settings.node_id),
-        ),
-        recorder=service.recorder(settings, Datapath(settings.datapath_path)),
-    )
-    health.check_beside(probe_library)
-    service.leave(all_ended=serve_until_told(server))
+    standing = Standing()
+    stager = composition.stager(settings)
+    with watching.node(settings, standing) as recorder:
+        server = CsiServer(
+            settings.socket_path,
+            Services(
+                identity=Identity(service.plugin(settings), health),
+                node=Node(stager, settings.node_id),
+            ),
+            recorder=recorder,
+        )
+        health.check_beside(probe_library)
+        registration = _registration(settings, standing)
+        all_ended = serve_until_told(server, beside=registration)
+    service.leave(all_ended=all_ended)
+
+
+def _registration(
+    settings: NodeSettings, standing: Standing
+) -> contextlib.AbstractContextManager[None]:
+    """Return what registers with kubelet while it is entered, if that is wanted."""
+    if settings.registration_socket is None:
+        return contextlib.nullcontext()
+    endpoint = settings.kubelet_endpoint or settings.socket_path
+    driver = Driver(settings.driver_name, str(endpoint))
+    return offered(settings.registration_socket, driver, standing)

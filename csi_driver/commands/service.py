@@ -11,16 +11,12 @@ import threading
 
 import structlog
 
-from csi_driver.datapath.client import Datapath
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.keys.hygiene import harden
 from csi_driver.observability import logs
 from csi_driver.rpc.identity import Plugin
-from csi_driver.rpc.recorder import NoRecorder
-from csi_driver.rpc.recorder import Recorder
 from csi_driver.settings import ServiceSettings
 from csi_driver.settings import Settings
-from csi_driver.settings import split_address
 
 _DISTRIBUTION = "rbdcrypt-csi"
 
@@ -52,26 +48,6 @@ def protect_keys() -> None:
 def plugin(settings: ServiceSettings) -> Plugin:
     """Return what GetPluginInfo says."""
     return Plugin(name=settings.driver_name, version=version())
-
-
-def recorder(settings: ServiceSettings, datapath: Datapath | None = None) -> Recorder:
-    """Return what counts the calls; serves metrics where an address is set.
-
-    With a datapath they tell of the flattens there, too.
-    """
-    if not settings.metrics_address:
-        return NoRecorder()
-    # Only those who want metrics pay for the library.
-    from prometheus_client import CollectorRegistry
-
-    from csi_driver.observability import metrics
-    from csi_driver.observability.flattens import FlattenMetrics
-
-    registry = CollectorRegistry()
-    if datapath is not None:
-        registry.register(FlattenMetrics(datapath.list))
-    metrics.serve(registry, *split_address(settings.metrics_address))
-    return metrics.RpcMetrics(registry)
 
 
 def _log_dead_thread(end: threading.ExceptHookArgs) -> None:

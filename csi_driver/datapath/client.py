@@ -90,15 +90,15 @@ class Datapath:
         """Tell how all open volumes are."""
         return self._ask(Status(None), Statuses, STATUS_SECONDS).exports
 
-    def ping(self) -> None:
-        """Return if the datapath answers."""
-        self._ask(Ping(), Done, CONNECT_SECONDS)
+    def ping(self, seconds: float = CONNECT_SECONDS) -> None:
+        """Return if the datapath answers within this time."""
+        self._ask(Ping(), Done, seconds)
 
     def _ask[Answer](
         self, request: Message, wanted: type[Answer], seconds: float
     ) -> Answer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(CONNECT_SECONDS)
+            sock.settimeout(min(CONNECT_SECONDS, seconds))
             try:
                 sock.connect(str(self._path))
             except OSError as error:

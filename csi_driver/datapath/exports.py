@@ -146,8 +146,24 @@ class Exports:
             export = self._required(volume_id)
             done(export.worker.ask(FlattenImage(), None))
 
-    def status(self, volume_id: VolumeId | None) -> tuple[ExportStatus, ...]:
-        """Tell how one export is, or all; empty for one that is not there."""
+    @property
+    def calls(self) -> int:
+        """How many calls are at work on volumes."""
+        return len(self._busy)
+
+    @property
+    def spares(self) -> int:
+        """How many workers wait for a volume."""
+        return self._pool.spares
+
+    def status(
+        self, volume_id: VolumeId | None, seconds: float = CONTROL_SECONDS
+    ) -> tuple[ExportStatus, ...]:
+        """Tell how one export is, or all; empty for one that is not there.
+
+        Workers that do not answer within `seconds` in all tell no counters.
+        """
+        until = time.monotonic() + seconds
         with self._lock:
             found = [
                 export
@@ -157,7 +173,7 @@ class Exports:
             dead = dict(self._leftovers.dead)
         known = {export.saved.volume_id for export in found}
         return (
-            *(export.status(self._counters(export)) for export in found),
+            *(export.status(self._counters(export, until)) for export in found),
             *(
                 _dead_status(saved)
                 for key, saved in dead.items()
@@ -312,11 +328,12 @@ class Exports:
             return False
         return isinstance(answer, Counters) and not answer.fenced
 
-    def _counters(self, export: LiveExport) -> Counters | None:
-        if not export.alive:
+    def _counters(self, export: LiveExport, until: float) -> Counters | None:
+        left = until - time.monotonic()
+        if left <= 0 or not export.alive:
             return None
         try:
-            answer = export.worker.ask_if_idle(Count(), CONTROL_SECONDS)
+            answer = export.worker.ask_if_idle(Count(), left)
         except DriverError as error:
             _log.warning("no counters", pid=export.worker.pid, error=str(error))
             return None

@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -69,6 +70,7 @@ def serve(
     state_dir: Path,
     method: str = "auto",
     clusters: Clusters | None = None,
+    watched: Callable[[Exports], contextlib.AbstractContextManager[None]] | None = None,
 ) -> None:
     """Run the datapath until SIGTERM or SIGINT; every volume is closed then.
 
@@ -76,7 +78,8 @@ def serve(
     points and should be a tmpfs; `state_dir` has to outlive the process and
     belongs to one datapath: PreconditionError if another one runs on it.
     `method` is "auto", "kernel" or "fuse".  `clusters` give the driver's own
-    Ceph users, with which the locks of dead workers are taken back.  Called in
+    Ceph users, with which the locks of dead workers are taken back.  `watched` is
+    entered before anything is recovered, and left when all is closed.  Called in
     the main thread of a process of its own.
     """
     for warning in harden().warnings:
@@ -94,7 +97,6 @@ def serve(
             clusters=clusters,
             boot_id=current_boot_id(),
         )
-        leftovers.recover()
         exports = Exports(
             state=state,
             pool=pool,
@@ -102,14 +104,21 @@ def serve(
             leftovers=leftovers,
             run_dir=run_dir,
         )
-        with listen(socket_path) as listener:
-            _log.info("datapath ready", socket=str(socket_path))
-            try:
-                Supervisor(exports).run(listener, stop)
-            finally:
-                socket_path.unlink(missing_ok=True)
-                exports.shut_down(SHUTDOWN_SECONDS)
+        with watched(exports) if watched else contextlib.nullcontext():
+            leftovers.recover()
+            _listen(socket_path, exports, stop)
         _log.info("datapath ended")
+
+
+def _listen(socket_path: Path, exports: Exports, stop: int) -> None:
+    """Answer until told to stop; then close everything."""
+    with listen(socket_path) as listener:
+        _log.info("datapath ready", socket=str(socket_path))
+        try:
+            Supervisor(exports).run(listener, stop)
+        finally:
+            socket_path.unlink(missing_ok=True)
+            exports.shut_down(SHUTDOWN_SECONDS)
 
 
 class Supervisor:

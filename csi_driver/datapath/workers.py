@@ -266,6 +266,12 @@ class WorkerPool:
         self._refilling: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def spares(self) -> int:
+        """How many workers are ready to be taken."""
+        spare = self._spare
+        return int(spare is not None and spare.alive)
+
     def take(self) -> Worker:
         """Return a worker that has started; the caller calls `refill` later."""
         with self._lock:

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prometheus metrics of the RPCs, served only where an address is configured."""
+"""Prometheus metrics of a process as a whole, of its RPCs and its registration.
+
+They are counted and served only where an HTTP address is configured.
+"""
 
 from __future__ import annotations
 
-import threading
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter
 from prometheus_client import Gauge
 from prometheus_client import Histogram
-from prometheus_client import start_http_server
-
-from csi_driver.domain.errors import UnavailableError
+from prometheus_client import Info
+from prometheus_client import ProcessCollector
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5, 10, 30, 60, 120)
 
@@ -50,14 +51,21 @@ class RpcMetrics:
         self._stuck.set(count)
 
 
-def serve(
-    registry: CollectorRegistry,
-    host: str,
-    port: int,
-) -> tuple[WSGIServer, threading.Thread]:
-    """Serve the registry over HTTP; UnavailableError if the port is taken."""
-    try:
-        return start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        message = f"metrics cannot be served at {host}:{port}: {error.strerror}"
-        raise UnavailableError(message) from error
+def registry_of(version: str) -> CollectorRegistry:
+    """Return a registry with what every process tells of itself."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    build = Info("rbdcrypt_build", "The version of this process", registry=registry)
+    build.info({"version": version})
+    return registry
+
+
+def add_registration(
+    registry: CollectorRegistry, registered: Callable[[], bool]
+) -> None:
+    """Tell whether kubelet has the driver registered, asked at each scrape."""
+    Gauge(
+        "rbdcrypt_kubelet_registered",
+        "1 if kubelet has this driver registered on its node, else 0",
+        registry=registry,
+    ).set_function(registered)

@@ -25,7 +25,7 @@ def free_address() -> str:
 def test_metrics_count_every_call_by_its_code(world: World) -> None:
     address = free_address()
     part = world.controller_part
-    part._env["RBDCRYPT_METRICS_ADDRESS"] = address
+    part._env["RBDCRYPT_HTTP_ADDRESS"] = address
     part.restart()
     name = world.new_name()
     world.remember(world.controller.create(name, SECRETS))
@@ -37,7 +37,7 @@ def test_metrics_count_every_call_by_its_code(world: World) -> None:
     assert any('code="OK"' in line and line.endswith(" 1.0") for line in calls), lines
     assert any('code="ALREADY_EXISTS"' in line for line in calls), calls
     assert SECRETS["encryptionPassphrase"] not in "\n".join(lines)
-    del part._env["RBDCRYPT_METRICS_ADDRESS"]
+    del part._env["RBDCRYPT_HTTP_ADDRESS"]
 
 
 def test_the_collector_runs_within_seconds(world: World) -> None:

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from prometheus_client import REGISTRY
 
 from csi_driver import settings
 from csi_driver.commands import service
-from csi_driver.rpc.recorder import NoRecorder
 
 
 @pytest.fixture
@@ -47,10 +45,3 @@ def test_a_thread_that_dies_is_a_line_in_the_log(
     assert found["event"] == "a thread has died"
     assert found["thread"] == "collector"
     assert "RuntimeError: unforeseen" in found["exception"]
-
-
-def test_without_an_address_nothing_is_counted_or_served() -> None:
-    given = {"endpoint": "unix:///run/csi.sock"}
-    chosen = settings.load(settings.ControllerSettings, given)
-    assert isinstance(service.recorder(chosen), NoRecorder)
-    assert not any("rbdcrypt" in family.name for family in REGISTRY.collect())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -175,7 +176,7 @@ def test_no_question_about_a_slow_worker_kills_it(
 ) -> None:
     monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 0.1)
     node.exports.open(open_volume("is-slow"))
-    (status,) = node.exports.status(None)
+    (status,) = node.exports.status(None, 0.1)
     assert status.alive
     assert status.counters is None, "it takes longer than we wait"
     pid = worker_pid(node, open_volume)
@@ -250,6 +251,21 @@ def test_a_second_call_on_the_volume_is_pending(
     finally:
         leave.set()
         thread.join()
+
+
+def test_all_workers_together_are_waited_for_no_longer_than_asked(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    for number in range(4):
+        volume_id = dataclasses.replace(open_volume().volume_id, image_id=f"a{number}")
+        volume = open_volume("is-slow")
+        node.exports.open(dataclasses.replace(volume, volume_id=volume_id))
+    begin = time.monotonic()
+    statuses = node.exports.status(None, 0.2)
+    assert time.monotonic() - begin < 0.6
+    assert [each.alive for each in statuses] == [True] * 4
+    assert [each.counters for each in statuses] == [None] * 4
+    assert node.exports.calls == 0
 
 
 def test_a_successor_ends_what_a_dead_supervisor_left(

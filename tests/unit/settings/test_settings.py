@@ -38,7 +38,9 @@ def test_a_node_with_the_least_it_needs() -> None:
     assert found.device_method == "auto"
     assert found.driver_name == settings.DRIVER_NAME
     assert found.log_format == "json"
-    assert not found.metrics_address
+    assert not found.http_address
+    assert found.registration_socket is None
+    assert found.kubelet_endpoint is None
     assert not found.has_kubernetes
 
 
@@ -86,8 +88,14 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"node_id": "a\nb"}, "RBDCRYPT_NODE_ID"),
         ({"driver_name": "no spaces"}, "RBDCRYPT_DRIVER_NAME"),
         ({"driver_name": "a" * 64}, "RBDCRYPT_DRIVER_NAME"),
-        ({"metrics_address": "9090"}, "RBDCRYPT_METRICS_ADDRESS: .*host:port"),
-        ({"metrics_address": "localhost:70000"}, "RBDCRYPT_METRICS_ADDRESS"),
+        ({"http_address": "9090"}, "RBDCRYPT_HTTP_ADDRESS: .*host:port"),
+        ({"http_address": "localhost:70000"}, "RBDCRYPT_HTTP_ADDRESS"),
+        ({"http_address": "http://localhost:1"}, "RBDCRYPT_HTTP_ADDRESS"),
+        ({"http_address": "fd00::1:9090"}, r"RBDCRYPT_HTTP_ADDRESS: .*\[address\]"),
+        ({"registration_socket": "r.sock"}, "RBDCRYPT_REGISTRATION_SOCKET: .*absolute"),
+        ({"registration_socket": "/r/.sock"}, "RBDCRYPT_REGISTRATION_SOCKET: .*dot"),
+        ({"registration_socket": f"/{'x' * 99}"}, "RBDCRYPT_REGISTRATION_SOCKET: .*99"),
+        ({"kubelet_endpoint": "csi.sock"}, "RBDCRYPT_KUBELET_ENDPOINT: .*absolute"),
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value)[:40],
 )
@@ -111,9 +119,11 @@ def test_all_faults_are_named_at_once() -> None:
         ("127.0.0.1:9090", ("127.0.0.1", 9090)),
         ("[::1]:9090", ("::1", 9090)),
         ("localhost:1", ("localhost", 1)),
+        ("[::]:9680", ("::", 9680)),
+        (":9680", ("", 9680)),
     ],
 )
-def test_metrics_addresses(text: str, found: tuple[str, int]) -> None:
+def test_http_addresses(text: str, found: tuple[str, int]) -> None:
     assert settings.split_address(text) == found
 
 

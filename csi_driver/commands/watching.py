@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each process shows over HTTP, put together: its health and its metrics.
+
+Without `http_address` nothing is served or counted, and Prometheus' library is
+not even loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Final
+
+from csi_driver.commands import service
+from csi_driver.datapath.client import Datapath
+from csi_driver.observability import http
+from csi_driver.observability.conditions import Condition
+from csi_driver.rpc import asking
+from csi_driver.rpc.recorder import NoRecorder
+from csi_driver.rpc.recorder import Recorder
+from csi_driver.rpc.registration.standing import Standing
+from csi_driver.settings import ControllerSettings
+from csi_driver.settings import DatapathSettings
+from csi_driver.settings import NodeSettings
+from csi_driver.settings import ProcessSettings
+from csi_driver.settings import ServiceSettings
+from csi_driver.settings import split_address
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from csi_driver.datapath.exports import Exports
+
+ANSWER_SECONDS: Final = 3.0
+"""How long a process may take to answer itself, or the datapath to answer it."""
+
+
+@contextlib.contextmanager
+def controller(settings: ControllerSettings) -> Iterator[Recorder]:
+    """Show the controller while inside; yields what counts its calls."""
+    if not settings.http_address:
+        yield NoRecorder()
+        return
+    from csi_driver.observability import metrics
+
+    registry = metrics.registry_of(service.version())
+    recorder = metrics.RpcMetrics(registry)
+    with _serving(settings, registry, [_answers(settings)], [_ready(settings)]):
+        yield recorder
+
+
+@contextlib.contextmanager
+def node(settings: NodeSettings, standing: Standing) -> Iterator[Recorder]:
+    """Show the node service while inside; yields what counts its calls."""
+    if not settings.http_address:
+        yield NoRecorder()
+        return
+    from csi_driver.observability import metrics
+
+    registry = metrics.registry_of(service.version())
+    recorder = metrics.RpcMetrics(registry)
+    alive = [_answers(settings)]
+    ready = [_ready(settings), _datapath(settings.datapath_path)]
+    if settings.registration_socket is not None:
+        metrics.add_registration(registry, lambda: standing.registered)
+        alive.append(Condition("registration", standing.require_fresh))
+        ready.append(Condition("registration", standing.require_registered))
+    with _serving(settings, registry, alive, ready):
+        yield recorder
+
+
+@contextlib.contextmanager
+def datapath(settings: DatapathSettings, exports: Exports) -> Iterator[None]:
+    """Show the datapath while inside."""
+    if not settings.http_address:
+        yield
+        return
+    from csi_driver.observability import metrics
+    from csi_driver.observability.exports import ExportMetrics
+
+    registry = metrics.registry_of(service.version())
+    registry.register(ExportMetrics(exports))
+    answers = [_datapath(settings.datapath_path)]
+    with _serving(settings, registry, answers, answers):
+        yield
+
+
+@contextlib.contextmanager
+def _serving(
+    settings: ProcessSettings,
+    registry: CollectorRegistry,
+    alive: list[Condition],
+    ready: list[Condition],
+) -> Iterator[None]:
+    from csi_driver.observability.pages import pages
+
+    shown = pages(alive=alive, ready=ready, registry=registry)
+    with http.serving(*split_address(settings.http_address), shown):
+        yield
+
+
+def _answers(settings: ServiceSettings) -> Condition:
+    path = settings.socket_path
+    return Condition("probe", lambda: asking.require_answer(path, ANSWER_SECONDS))
+
+
+def _ready(settings: ServiceSettings) -> Condition:
+    path = settings.socket_path
+    return Condition("probe", lambda: asking.require_ready(path, ANSWER_SECONDS))
+
+
+def _datapath(path: Path) -> Condition:
+    return Condition("datapath", lambda: Datapath(path).ping(ANSWER_SECONDS))

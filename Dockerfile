@@ -77,7 +77,8 @@ RUN --mount=type=tmpfs,target=/var/cache/apt \
         util-linux \
         xfsprogs \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
-    && useradd --uid 65532 --user-group --no-create-home --home-dir / \
+    && groupadd --gid 65532 rbdcrypt \
+    && useradd --uid 65532 --gid 65532 --no-create-home --home-dir / \
         --shell /usr/sbin/nologin rbdcrypt
 COPY --from=dependencies /opt/rbdcrypt /opt/rbdcrypt
 COPY --from=build /driver /

@@ -14,6 +14,7 @@ from labtools import shell
 
 from imagetools import building
 from imagetools import images
+from imagetools import measuring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     save.add_argument("name", choices=_IMAGES, metavar="IMAGE", help=", ".join(_IMAGES))
     save.add_argument("file", type=Path, help="for docker load, ctr images import, …")
     commands.add_parser("list", help="print the archives in the cache")
+    commands.add_parser("measure", help="the driver's size and start, measured")
     options = parser.parse_args(words)
     if unknown := set(getattr(options, "names", ())) - set(_IMAGES):
         parser.error(
@@ -53,6 +55,16 @@ def _list() -> None:
         print(f"{path.stat().st_size / 1_000_000:6.0f} MB  {path}")
 
 
+def _measure() -> None:
+    figures = measuring.measure()
+    print(
+        f"image: {figures.unpacked / 1_000_000:.0f} MB,"
+        f" {figures.compressed / 1_000_000:.0f} MB compressed"
+    )
+    for command, seconds in figures.seconds.items():
+        print(f"rbdcrypt-csi {command}: serves after {seconds:.2f} s")
+
+
 def main() -> int:
     """Run one sub-command; return its exit status."""
     options = _arguments(sys.argv[1:])
@@ -63,6 +75,8 @@ def main() -> int:
                 print(_IMAGES[name](), flush=True)
         elif options.command == "save":
             shutil.copyfile(_IMAGES[options.name](), options.file)
+        elif options.command == "measure":
+            _measure()
         else:
             _list()
     except (shell.LabError, OSError) as error:

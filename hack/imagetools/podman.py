@@ -31,9 +31,12 @@ def storage() -> Path:
     return places.cache_dir() / f"containers-{places.digest(_RECIPE)}"
 
 
-def command(*words: str | Path) -> str:
-    """Return the shell command that runs Podman on this storage."""
-    place = storage()
+def command(*words: str | Path, place: Path | None = None) -> str:
+    """Return the shell command that runs Podman.
+
+    It keeps what it has in the directory `place`, without that in `storage`.
+    """
+    place = place or storage()
     place.mkdir(parents=True, exist_ok=True)
     # An overlay cannot lie on another one, as where the cache is in a container.
     kind = shell.run("stat", "--file-system", "--format=%T", place).strip()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _IMAGES: Final[dict[str, Callable[[], Path]]] = {
     "driver": images.ensure_driver_image,
     "workload": images.ensure_workload_image,
-    "pause": images.ensure_pause_image,
     "busybox": images.ensure_busybox_image,
     "nginx": images.ensure_nginx_image,
 }

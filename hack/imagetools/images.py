@@ -37,11 +37,6 @@ def ensure_workload_image() -> Path:
     return building.ensure(workload())
 
 
-def ensure_pause_image() -> Path:
-    """Return the archive of what holds a pod's namespaces."""
-    return building.ensure(_from_debian(PAUSE, "pause"))
-
-
 def ensure_busybox_image() -> Path:
     """Return the archive of the BusyBox that upstream's storage tests run."""
     return building.ensure(_from_debian(BUSYBOX, "busybox"))

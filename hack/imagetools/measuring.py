@@ -137,21 +137,25 @@ class _Inside:
 
     def _when_served(self, container: str, event: str) -> float:
         deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            # Both streams of the process: logs go to stderr.
-            done = subprocess.run(
-                [*self._podman, "logs", container],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=True,
-            )
-            for line in done.stdout.splitlines():
+        while True:
+            logs = self._logs(container)
+            for line in logs.splitlines():
                 entry = json.loads(line)
                 if entry.get("event") == event:
                     return _seconds(entry["timestamp"])
+            if time.monotonic() > deadline:
+                raise shell.LabError(f"no {event!r} in {_PATIENCE:.0f} s:\n{logs}")
             time.sleep(0.1)
-        raise shell.LabError(f"no {event!r} within {_PATIENCE:.0f} s:\n{done.stdout}")
+
+    def _logs(self, container: str) -> str:
+        """Return what a container has written; logs go to stderr."""
+        return subprocess.run(
+            [*self._podman, "logs", container],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        ).stdout
 
 
 def _seconds(timestamp: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Final
 
@@ -14,7 +15,6 @@ from imagetools import base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _RECIPE: Final = "1"
 """Raise it when the way of building changes."""
@@ -69,7 +69,7 @@ def inputs(context: Path) -> tuple[Path, ...]:
     found = []
     for path in _files(context):
         name = str(path.relative_to(context))
-        if everywhere.isdisjoint(path.parts) and not any(
+        if everywhere.isdisjoint(Path(name).parts) and not any(
             fnmatch.fnmatch(name, pattern) for pattern in excluded
         ):
             found.append(path)

@@ -8,6 +8,7 @@ a step runs and in no layer, since an index's address may hold a password.
 from __future__ import annotations
 
 import configparser
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,9 +56,11 @@ def pip_settings(files: list[Path], environment: Mapping[str, str]) -> str:
     for option in _OPTIONS:
         if value := environment.get(f"PIP_{option.upper().replace('-', '_')}"):
             found[option] = value
-    lines = [f"{option} = {found[option]}" for option in _OPTIONS if option in found]
-    # Values of several words are written on lines of their own, indented.
-    return "\n".join(["[global]", *lines, ""]).replace("\n\n", "\n")
+    result = configparser.RawConfigParser()
+    result["global"] = {name: found[name] for name in _OPTIONS if name in found}
+    text = io.StringIO()
+    result.write(text)
+    return text.getvalue()
 
 
 def _bundle(environment: Mapping[str, str]) -> Path | None:

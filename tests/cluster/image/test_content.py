@@ -162,7 +162,7 @@ layout = Layout(16 * MIB)
 header = make_header(SecretBytes(secrets.token_bytes(32)), uuid.uuid4(), layout)
 print(header[:4])
 """
-    sealed = (_NOBODY, "--cap-drop=all", "--security-opt=no-new-privileges")
+    sealed = (_NOBODY, "--cap-drop=all", "--read-only-tmpfs=false")
     done = podman.run(*sealed, "--entrypoint=python", image, "-c", script)
     assert done.output.strip() == "b'LUKS'", done.errors
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from csi_driver.datapath.client import Datapath
 from csi_driver.datapath.state import current_boot_id
 from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.notices import Notices
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.connections import SharedConnections
 from csi_driver.kube.api import KubernetesApi
@@ -56,22 +58,28 @@ def collector(storage: Ceph) -> Collector:
     return Collector(storage.connector, storage.connections, storage.clusters)
 
 
-def provisioning(settings: ClusterSettings) -> Provisioning:
+def provisioning(
+    settings: ClusterSettings, storage: Ceph, notices: Notices
+) -> Provisioning:
     """Put the controller's work together."""
-    storage = ceph(settings)
     collecting = collector(storage)
     kubernetes = kubernetes_api(settings)
     volumes = Volumes(
         places=Places(storage.connector, storage.connections, storage.clusters),
         collector=collecting,
         secrets=SourceSecrets(settings.driver_name, kubernetes, kubernetes),
+        notices=notices,
     )
     return Provisioning(volumes, collecting)
 
 
-def stager(settings: NodeSettings) -> NodeStager:
+def stager(
+    settings: NodeSettings,
+    storage: Ceph,
+    notices: Notices,
+    staged: Callable[[], None],
+) -> NodeStager:
     """Put the node's work together; the datapath is not asked yet."""
-    storage = ceph(settings)
     return NodeStager(
         connections=storage.connections,
         clusters=storage.clusters,
@@ -81,4 +89,6 @@ def stager(settings: NodeSettings) -> NodeStager:
         node_id=settings.node_id,
         boot_id=current_boot_id(),
         device_method=settings.device_method,
+        notices=notices,
+        staged=staged,
     )

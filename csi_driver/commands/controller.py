@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from csi_driver.commands import composition
+from csi_driver.commands import noticing
 from csi_driver.commands import service
 from csi_driver.commands import watching
+from csi_driver.domain.notices import Untold
 from csi_driver.images.probe import probe_cryptsetup
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.controller import Controller
@@ -21,9 +23,11 @@ def run(settings: ControllerSettings) -> None:
     """Serve until told to stop."""
     service.start_logging(settings)
     service.protect_keys()
-    work = composition.provisioning(settings)
+    storage = composition.ceph(settings)
+    events = noticing.events(settings, storage)
+    work = composition.provisioning(settings, storage, events or Untold())
     health = Health()
-    with watching.controller(settings) as recorder:
+    with watching.controller(settings, events) as recorder:
         server = CsiServer(
             settings.socket_path,
             Services(
@@ -34,8 +38,12 @@ def run(settings: ControllerSettings) -> None:
         )
         health.check_beside(_probe)
         work.collector.start()
+        if events is not None:
+            events.start()
         all_ended = serve_until_told(server)
         work.collector.stop()
+        if events is not None:
+            all_ended &= events.close()
     service.leave(all_ended=all_ended)
 
 

@@ -7,11 +7,15 @@ import contextlib
 from collections.abc import Iterator
 
 from csi_driver.commands import composition
+from csi_driver.commands import noticing
 from csi_driver.commands import output
 from csi_driver.commands import service
 from csi_driver.commands.choosing import Named
 from csi_driver.commands.choosing import SecretSource
 from csi_driver.commands.output import Output
+from csi_driver.domain.errors import CancelledError
+from csi_driver.domain.errors import DriverError
+from csi_driver.domain.flatten_news import FlattenNews
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.quantities import show_size
 from csi_driver.provisioning.collection_preview import preview
@@ -37,14 +41,36 @@ def flatten(
         contextlib.closing(
             storage.connector.connect(volume_id.location.cluster)
         ) as own,
-        output.progress(f"flattening {named.text}") as progress,
+        noticing.told(settings, storage) as notices,
+        output.progress(f"flattening {named.text}") as show,
     ):
+        news = FlattenNews(notices, volume_id)
+
+        def progress(done: int, total: int) -> None:
+            show(done, total)
+            news.progressed(done, total)
+
         work = Flattening(own, storage.connections, volume_id, progress, output.tell)
-        record = work.run(secrets)
+        with _end_told(news):
+            record = work.run(secrets)
     if form is Output.JSON:
         output.show_json(_changed(volume_id, "ancestors", record.ancestors))
     else:
         output.show(f"{record.name}: flattened; it has no parent any more")
+
+
+@contextlib.contextmanager
+def _end_told(news: FlattenNews) -> Iterator[None]:
+    """Tell how a flatten ended; one that gave way to a stage has told nothing new."""
+    try:
+        yield
+    except CancelledError:
+        raise
+    except DriverError as error:
+        if news.started:
+            news.failed(str(error))
+        raise
+    news.ended()
 
 
 def shrink_volume(

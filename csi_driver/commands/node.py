@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 from csi_driver.commands import composition
+from csi_driver.commands import noticing
 from csi_driver.commands import service
 from csi_driver.commands import watching
+from csi_driver.datapath.client import Datapath
+from csi_driver.domain.notices import Untold
 from csi_driver.images.probe import probe_library
 from csi_driver.rpc.health import Health
 from csi_driver.rpc.identity import Identity
@@ -25,10 +29,16 @@ def run(settings: NodeSettings) -> None:
     """Serve until told to stop; what is staged stays."""
     service.start_logging(settings)
     service.protect_keys()
+    storage = composition.ceph(settings)
+    datapath = Datapath(settings.datapath_path)
+    events = noticing.events(settings, storage, settings.node_id)
+    notices = events or Untold()
+    woken = threading.Event()
+    stager = composition.stager(settings, storage, notices, woken.set)
+    watch = noticing.watch(datapath, storage, notices, stager.published, woken)
     health = Health()
     standing = Standing()
-    stager = composition.stager(settings)
-    with watching.node(settings, standing) as recorder:
+    with watching.node(settings, standing, events) as recorder:
         server = CsiServer(
             settings.socket_path,
             Services(
@@ -38,8 +48,13 @@ def run(settings: NodeSettings) -> None:
             recorder=recorder,
         )
         health.check_beside(probe_library)
+        if events is not None:
+            events.start()
+            watch.start()
         registration = _registration(settings, standing)
         all_ended = serve_until_told(server, beside=registration)
+        if events is not None:
+            all_ended &= watch.stop() & events.close()
     service.leave(all_ended=all_ended)
 
 

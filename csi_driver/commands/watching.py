@@ -32,13 +32,16 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from csi_driver.datapath.exports import Exports
+    from csi_driver.kube.events import Events
 
 ANSWER_SECONDS: Final = 3.0
 """How long a process may take to answer itself, or the datapath to answer it."""
 
 
 @contextlib.contextmanager
-def controller(settings: ControllerSettings) -> Iterator[Recorder]:
+def controller(
+    settings: ControllerSettings, events: Events | None
+) -> Iterator[Recorder]:
     """Show the controller while inside; yields what counts its calls."""
     if not settings.http_address:
         yield NoRecorder()
@@ -46,13 +49,16 @@ def controller(settings: ControllerSettings) -> Iterator[Recorder]:
     from csi_driver.observability import metrics
 
     registry = metrics.registry_of(service.version())
+    _count_events(registry, events)
     recorder = metrics.RpcMetrics(registry)
     with _serving(settings, registry, [_answers(settings)], [_ready(settings)]):
         yield recorder
 
 
 @contextlib.contextmanager
-def node(settings: NodeSettings, standing: Standing) -> Iterator[Recorder]:
+def node(
+    settings: NodeSettings, standing: Standing, events: Events | None
+) -> Iterator[Recorder]:
     """Show the node service while inside; yields what counts its calls."""
     if not settings.http_address:
         yield NoRecorder()
@@ -60,6 +66,7 @@ def node(settings: NodeSettings, standing: Standing) -> Iterator[Recorder]:
     from csi_driver.observability import metrics
 
     registry = metrics.registry_of(service.version())
+    _count_events(registry, events)
     recorder = metrics.RpcMetrics(registry)
     alive = [_answers(settings)]
     ready = [_ready(settings), _datapath(settings.datapath_path)]
@@ -99,6 +106,13 @@ def _serving(
     shown = pages(alive=alive, ready=ready, registry=registry)
     with http.serving(*split_address(settings.http_address), shown):
         yield
+
+
+def _count_events(registry: CollectorRegistry, events: Events | None) -> None:
+    from csi_driver.observability.events import EventMetrics
+
+    if events is not None:
+        registry.register(EventMetrics(lambda: events.counts))
 
 
 def _answers(settings: ServiceSettings) -> Condition:

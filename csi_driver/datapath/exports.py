@@ -9,6 +9,7 @@ a successor needs to clean up after it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
@@ -99,7 +100,9 @@ class Exports:
             export = opening.open_export(means, volume, saved, predecessor)
             self._table[volume.volume_id] = export
             export.worker.watch(lambda: self._ended(export))
-            return export.opened
+            opened = export.opened
+            export.opened = dataclasses.replace(opened, fenced=None)
+            return opened
 
     def close(self, volume_id: VolumeId) -> None:
         """Take device, export and worker away; nothing to do is success.

@@ -13,10 +13,12 @@ import dataclasses
 import structlog
 
 from csi_driver.datapath import ownership
+from csi_driver.datapath.messages import Fenced
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.messages import Release
 from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
+from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.exports import ExportEntry
@@ -38,7 +40,8 @@ class Holdings:
     """The second Ceph client of a worker, for records and raw sizes.
 
     `entry` is what stands in the record for this export; `watcher` a reader's
-    handle that is open for writing and never written.
+    handle that is open for writing and never written; `fenced` the dead holder
+    whose lock had to be broken.
     """
 
     connection: Ceph
@@ -48,6 +51,7 @@ class Holdings:
     boot_id: str
     entry: ExportEntry | None = None
     watcher: RawImage | None = None
+    fenced: Fenced | None = None
 
     def break_dead_lock(self, raw: RawImage, predecessor: Predecessor) -> None:
         """Break the lock of a dead worker: this node's own, or any whose watch ended.
@@ -71,6 +75,14 @@ class Holdings:
         )
         with contextlib.suppress(NotFoundError):  # it expired in this moment
             raw.break_lock(owner)
+            self.fenced = Fenced(self._node_of(owner.address), owner.address)
+
+    def _node_of(self, address: str) -> str:
+        """Return whose export a client was, for people to read; "" if unknown."""
+        with contextlib.suppress(DriverError):
+            record = read_record(self.pool, self.volume_id.image_id)
+            return ownership.node_of(address, record)
+        return ""
 
     def without_dead_exports(self, record: Record) -> Record:
         """Return the record without what nodes left there that are gone.

@@ -23,7 +23,7 @@ from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import EffectiveSize
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 METHODS: Final = ("auto", "kernel", "fuse")
 
@@ -72,12 +72,27 @@ class OpenVolume:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Fenced:
+    """Who held a volume and was fenced when it was opened, since it was dead.
+
+    `node_id` is "" for a Ceph client that was no export of this driver.
+    """
+
+    node_id: str
+    client_address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class OpenedVolume:
-    """An open volume: its device, its exported bytes, and its Ceph client."""
+    """An open volume: its device, its exported bytes, and its Ceph client.
+
+    `fenced` is told by the call that opened it, and by no later one.
+    """
 
     device: Device
     size: EffectiveSize
     client_address: str
+    fenced: Fenced | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -275,6 +290,7 @@ class Serving:
 
     size: EffectiveSize
     flags: int
+    fenced: Fenced | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class _Opening:
             self._saved,
             self._volume.mode,
             self._worker,
-            OpenedVolume(device, serving.size, address),
+            OpenedVolume(device, serving.size, address, serving.fenced),
         )
 
     def _connect(self, predecessor: Predecessor) -> str:

@@ -86,6 +86,12 @@ def missing_header(error: HeaderError, volume: str) -> HeaderError:
     )
 
 
+def node_of(address: str, record: Record) -> str:
+    """Return the node whose export the client at `address` is; "" if it is none."""
+    entry = _entry(address, record)
+    return "" if entry is None else entry.node_id
+
+
 def _entry(address: str, record: Record) -> ExportEntry | None:
     for each in record.exports:
         if each.client_address == address:

@@ -25,6 +25,7 @@ from csi_driver.datapath.giving_way import make_way
 from csi_driver.datapath.hearing import Hearing
 from csi_driver.datapath.holdings import Holdings
 from csi_driver.datapath.messages import Counters
+from csi_driver.datapath.messages import Fenced
 from csi_driver.datapath.messages import OpenImage
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.prepared import Prepared
@@ -81,6 +82,11 @@ class Session:
         self.server: Server | None = None
 
     # ---------------------------------------------------------------- opening
+
+    @property
+    def fenced(self) -> Fenced | None:
+        """The dead holder that had to be fenced for this."""
+        return self._held.fenced
 
     def admit(self, record: Record, entry: ExportEntry) -> Record:
         """Return the record with this export; raises if it may not be served."""

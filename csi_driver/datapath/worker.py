@@ -124,7 +124,7 @@ class Worker:
             signal.SIGTERM, lambda *_: server.request_stop(timeout=DRAIN_SECONDS)
         )
         try:
-            wire.send(self._control, Serving(session.size, flags))
+            wire.send(self._control, Serving(session.size, flags, session.fenced))
             threading.Thread(
                 target=self._converse, args=(session, server), daemon=True
             ).start()

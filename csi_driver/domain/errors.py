@@ -74,6 +74,10 @@ class SecretError(DriverError):
     """A Secret is absent from the request, malformed, or the wrong one."""
 
 
+class CephKeyError(SecretError):
+    """Ceph does not accept the key of a user, which may be the driver's own."""
+
+
 class ForbiddenError(DriverError):
     """The caller is known but may not do this (Ceph caps, Kubernetes RBAC)."""
 

@@ -144,6 +144,11 @@ def directory_key(name: str) -> str:
     return str(uuid.uuid5(_NAMES, name))
 
 
+def static_volume_name(image_id: str) -> str:
+    """Return what `volume adopt` calls the PersistentVolume of an image."""
+    return f"rbdcrypt-{image_id}"
+
+
 def new_image_name() -> str:
     """Return a fresh image name; images are never renamed."""
     return f"{IMAGE_PREFIX}{uuid.uuid4()}"

@@ -18,10 +18,10 @@ from typing import Protocol
 from typing import Self
 
 from csi_driver.domain import json_fields as read
+from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.exports import ExportEntry
@@ -136,7 +136,7 @@ class Record:
         """Return the record with one more export.
 
         An entry of the same node is replaced: one node has one export of a
-        volume.  PreconditionError when a writer would meet a reader.
+        volume.  InUseError when a writer would meet a reader.
         """
         others = self.without_export(entry.node_id).exports
         for other in others:
@@ -149,7 +149,7 @@ class Record:
                 f" {'read-only' if entry.read_only else 'writable'} on"
                 f" {entry.node_id!r} has to wait until it is unstaged there"
             )
-            raise PreconditionError(message)
+            raise InUseError(message)
         return dataclasses.replace(self, exports=(*others, entry))
 
     def without_dead_exports(self, node_id: str, watching: Collection[str]) -> Record:

@@ -18,8 +18,8 @@ import rados
 from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import CephKeyError
 from csi_driver.domain.errors import NotFoundError
-from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import Location
 from csi_driver.images.errors import mapped
@@ -151,7 +151,7 @@ def connect(config: ClusterConfig, user: CephUser) -> CephConnection:
                 f"cluster {config.cluster!r} refused the key of client.{user.user_id}:"
                 " compare it with `ceph auth get`"
             )
-            raise SecretError(message) from error
+            raise CephKeyError(message) from error
         except rados.Error as error:
             message = (
                 f"cluster {config.cluster!r} did not answer within"
@@ -179,4 +179,4 @@ def _require_key(user: CephUser) -> None:
             f"the key of client.{user.user_id} is not a cephx key as"
             " `ceph auth print-key` prints it"
         )
-        raise SecretError(message)
+        raise CephKeyError(message)

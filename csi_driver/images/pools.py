@@ -241,6 +241,23 @@ class CephPool:
         message = f"ceph df does not show pool {self.pool_name}"
         raise NotFoundError(message)
 
+    def is_full(self) -> bool:
+        """Return the flag that the monitors give a pool by quota and by disks."""
+        # Not "osd dump", which lists every OSD of the cluster.
+        command = json.dumps(
+            {"prefix": "osd pool ls", "detail": "detail", "format": "json"}
+        )
+        with mapped("asking whether a pool is full"):
+            status, answer, text = self._instance.mon_command(command, b"")
+        if status:
+            message = f"ceph osd pool ls detail failed: {text or status}"
+            raise UnavailableError(message)
+        for pool in json.loads(answer):
+            if pool["pool_id"] == self._location.pool_id:
+                return "full" in str(pool["flags_names"]).split(",")
+        message = f"ceph osd pool ls does not show pool {self._location.pool_id}"
+        raise NotFoundError(message)
+
     @property
     def ioctx(self) -> Any:
         """python-rados' context, for pools of the same instance alone."""

@@ -341,6 +341,12 @@ class Pool(Protocol):
     def free_bytes(self) -> int:
         """Return how many more bytes the pool takes, replication counted in."""
 
+    def is_full(self) -> bool:
+        """Tell whether Ceph takes no data for the pool: its quota or its disks.
+
+        Writes wait then.  A question to the monitors, bounded in time.
+        """
+
 
 class Ceph(Protocol):
     """One Rados instance: the unit of fencing and of a connection."""
@@ -370,6 +376,6 @@ class Connector(Protocol):
 
         `user` is None for the driver's own user of that cluster.
 
-        UnavailableError when no monitor answers; SecretError when the key is
+        UnavailableError when no monitor answers; CephKeyError when the key is
         refused.
         """

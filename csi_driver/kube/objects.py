@@ -17,6 +17,7 @@ from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SecretError
+from csi_driver.domain.notices import Claim
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.kube.contract import CsiVolumeSource
 
@@ -69,14 +70,30 @@ def csi_source(body: bytes, title: str) -> CsiVolumeSource:
     """
     spec = _object(body, title).get("spec")
     csi = spec.get("csi") if isinstance(spec, dict) else None
-    if not isinstance(csi, dict):
+    if not isinstance(spec, dict) or not isinstance(csi, dict):
         raise PreconditionError(f"{title} is not a CSI volume")
     reference = csi.get("nodeStageSecretRef")
     return CsiVolumeSource(
         driver=_text(csi, "driver", title),
         volume_handle=_text(csi, "volumeHandle", title),
         node_stage_secret=None if reference is None else _reference(reference, title),
+        claim=_claim(spec.get("claimRef")),
     )
+
+
+def _claim(value: object) -> Claim | None:
+    """Return what a volume is bound to; None if it does not say so properly."""
+    if not isinstance(value, dict):
+        return None
+    namespace, name, uid = (value.get(key) for key in ("namespace", "name", "uid"))
+    if not isinstance(namespace, str) or not isinstance(name, str):
+        return None
+    try:
+        require_namespace(namespace)
+        require_name(name)
+    except InvalidRequestError:
+        return None
+    return Claim(namespace, name, uid if isinstance(uid, str) else "")
 
 
 def _reference(value: object, title: str) -> SecretRef:

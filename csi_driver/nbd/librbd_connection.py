@@ -68,7 +68,7 @@ class CephClient:
 class Connection:
     """A connected Rados instance, in which one pool and namespace is opened.
 
-    Raises SecretError for a wrong or malformed key, UnavailableError when no
+    Raises CephKeyError for a wrong or malformed key, UnavailableError when no
     monitor answers within ten seconds.
     """
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from csi_driver.domain.errors import AlreadyLoadedError
 from csi_driver.domain.errors import CancelledError
+from csi_driver.domain.errors import CephKeyError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExhaustedError
 from csi_driver.domain.errors import FencedError
@@ -48,11 +49,11 @@ SETUP: Final[Table] = {
 }
 CONNECT: Final[Table] = {
     errno.EINVAL: (
-        SecretError,
+        CephKeyError,
         "the user's key is no cephx key, or the monitors are malformed",
     ),
-    errno.EPERM: (SecretError, "the key is not the user's"),
-    errno.EACCES: (SecretError, "the key is not the user's"),
+    errno.EPERM: (CephKeyError, "the key is not the user's"),
+    errno.EACCES: (CephKeyError, "the key is not the user's"),
     errno.ENOENT: (
         InvalidRequestError,
         "no monitor address was given, or the user has no key",

@@ -21,6 +21,7 @@ from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import FilesystemState
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_volume_name
+from csi_driver.domain.ids import static_volume_name
 from csi_driver.domain.luks import VISIBLE_LENGTH
 from csi_driver.domain.luks import parse_header
 from csi_driver.domain.parameters import DEFAULT_FEATURES
@@ -110,7 +111,7 @@ def manifest(
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"rbdcrypt-{record.image_id}"},
+        "metadata": {"name": static_volume_name(record.image_id)},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "capacity": {"storage": str(record.actual.count)},

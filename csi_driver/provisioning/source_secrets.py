@@ -70,9 +70,10 @@ class SourceSecrets:
         try:
             return self.secrets.read_secret(reference)
         except DriverError as error:
+            # The Secret first: where this is shown, long texts are cut.
             message = (
-                f"the keys of {title} are needed to clone it: {error}; or give"
-                " sourceEncryptionPassphrase in the clone's Secret"
+                f"{error}; it has the keys of {title}, which a clone needs once: they"
+                " can also be given as sourceEncryptionPassphrase in the clone's Secret"
             )
             raise type(error)(message) from error
 

@@ -14,6 +14,8 @@ from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import against
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Notices
+from csi_driver.domain.notices import Untold
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import BLOCK_SIZE
@@ -51,6 +53,7 @@ from csi_driver.provisioning.requests import VolumePage
 from csi_driver.provisioning.snapshot_service import Snapshots
 from csi_driver.provisioning.source_secrets import SourceSecrets
 from csi_driver.provisioning.sources import require_same_cluster
+from csi_driver.provisioning.telling import refusals_told
 from csi_driver.provisioning.views import volume_info
 
 
@@ -68,7 +71,9 @@ class Volumes:
         collector: Collector,
         secrets: SourceSecrets,
         patience: LockPatience | None = None,
+        notices: Notices | None = None,
     ) -> None:
+        self._notices = notices or Untold()
         self._places = places
         self._connections = places.connections
         self._clusters = places.clusters
@@ -79,6 +84,10 @@ class Volumes:
 
     def create(self, request: CreateRequest) -> VolumeInfo:
         """Create a volume, or return the one that an equal call made."""
+        with refusals_told(self._notices, request):
+            return self._create(request)
+
+    def _create(self, request: CreateRequest) -> VolumeInfo:
         asked = check(request, self._clusters)
         parameters = asked.parameters
         if request.source is not None:

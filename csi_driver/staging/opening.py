@@ -22,6 +22,7 @@ from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.context import ENCRYPTION
+from csi_driver.domain.errors import CephKeyError
 from csi_driver.domain.errors import HeaderError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
@@ -83,6 +84,8 @@ class Prepared:
         try:
             return datapath.open(volume)
         except (HeaderError, SecretError) as error:
+            if isinstance(error, CephKeyError):
+                raise
             with self.connections.pool_at(volume.volume_id.location) as pool:
                 specs = self.unlocked.anew(pool)
             if specs is None:
@@ -203,7 +206,9 @@ def _hint(volume: OpenVolume) -> Iterator[None]:
     except SecretError as error:
         layers = volume.specs.layers if volume.specs else ()
         hint = newline_hint([layer.passphrase for layer in layers])
-        if volume.mode is not EncryptionMode.PASSPHRASE or not hint:
+        if isinstance(error, CephKeyError) or not hint:
+            raise
+        if volume.mode is not EncryptionMode.PASSPHRASE:
             raise
         message = f"{error}; {hint}"
         raise SecretError(message) from error

@@ -9,6 +9,7 @@ on one volume never overlap; the services' in-flight guard sees to that.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,10 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Notices
+from csi_driver.domain.notices import Pod
+from csi_driver.domain.notices import Untold
+from csi_driver.domain.notices import pod_of
 from csi_driver.domain.record import Record
 from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.images.connections import SharedConnections
@@ -57,7 +62,7 @@ class NodeStager:
 
     `secrets` is None where no Kubernetes API is configured; `state_dir` has
     to survive restarts of the node service; `device_method` is "auto",
-    "kernel" or "fuse".
+    "kernel" or "fuse".  `staged` is called after each stage.
     """
 
     def __init__(
@@ -71,6 +76,8 @@ class NodeStager:
         node_id: str,
         boot_id: str,
         device_method: str,
+        notices: Notices | None = None,
+        staged: Callable[[], None] = lambda: None,
     ) -> None:
         self._connections = connections
         self._datapath = datapath
@@ -83,7 +90,9 @@ class NodeStager:
             boot_id=boot_id,
             method=device_method,
         )
-        self._stages = Stages(self._states, datapath, opener)
+        self._boot_id = boot_id
+        self._staged = staged
+        self._stages = Stages(self._states, datapath, opener, notices or Untold())
 
     def stage(self, request: StageRequest) -> None:
         """Open, load, attach, make or check the filesystem, mount.
@@ -99,6 +108,11 @@ class NodeStager:
         if present is not None:
             self._stages.take_down(present)
         self._stages.make(request)
+        self._staged()
+
+    def published(self) -> dict[VolumeId, tuple[Pod, ...]]:
+        """Return the volumes that are published here, with the pods that are known."""
+        return self._states.published(self._boot_id)
 
     def unstage(self, volume_id: VolumeId, staging_path: Path) -> None:
         """Unmount, detach, close: the keys are gone when it returns.
@@ -125,7 +139,12 @@ class NodeStager:
         state = self._stages.wholly(request.volume_id)
         if state is None or state.staging_path != request.staging_path:
             raise self._not_staged(request.volume_id, request.staging_path)
-        target = Target(request.target_path, request.capability, request.read_only)
+        target = Target(
+            path=request.target_path,
+            capability=request.capability,
+            read_only=request.read_only,
+            pod=pod_of(request.context),
+        )
         publishing.require_allowed(state, target)
         lost = self._stages.loss(state)
         if lost is not None:
@@ -239,6 +258,7 @@ class NodeStager:
         if staged is None:
             message = f"volume {state.volume_id} is not staged after a stage"
             raise InternalError(message)
+        self._staged()
         return staged
 
     def _record(self, volume_id: VolumeId) -> Record:

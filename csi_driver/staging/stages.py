@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -26,22 +25,18 @@ from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import PendingError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Notices
 from csi_driver.images.port import Pool
-from csi_driver.images.records import read_record
 from csi_driver.staging import content
 from csi_driver.staging import publishing
+from csi_driver.staging import telling
 from csi_driver.staging.opening import Credentials
 from csi_driver.staging.opening import Opener
 from csi_driver.staging.opening import Prepared
 from csi_driver.staging.requests import StageRequest
 from csi_driver.staging.state import NodeState
 from csi_driver.staging.state import NodeStates
-
-_TAKEN: Final = (InUseError, PreconditionError)
-"""What another node's lock and its entry in the record are answered with; more
-special errors have their own cause."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +49,9 @@ class Stages:
         states: NodeStates,
         datapath: Datapath,
         opener: Opener,
+        notices: Notices,
     ) -> None:
+        self._notices = notices
         self._states = states
         self._datapath = datapath
         self._opener = opener
@@ -86,6 +83,10 @@ class Stages:
 
     def make(self, request: StageRequest) -> None:
         """Stage from nothing, and leave nothing behind on failure."""
+        with telling.failures_told(self._notices, request.volume_id):
+            self._make(request)
+
+    def _make(self, request: StageRequest) -> None:
         volume_id = request.volume_id
         read_only = request.capability.mode.read_only
         mounts.check_flags(request.capability.mount_flags)
@@ -107,8 +108,7 @@ class Stages:
                 with self._first_come(prepared):
                     if read_only and not prepared.recovered:
                         self._recover(begun, prepared)
-                    opened = prepared.open_by(self._datapath, read_only=read_only)
-                device = opened.device
+                    device = self._open(prepared, read_only=read_only)
                 done = self._settled(begun, device)
             except BaseException as error:
                 self._undo(begun, error)
@@ -121,6 +121,15 @@ class Stages:
             filesystem=done.filesystem.value if done.filesystem else "none",
             read_only=read_only,
         )
+
+    def _open(self, prepared: Prepared, *, read_only: bool) -> Device:
+        """Have the volume opened; tell of who had to be fenced for it."""
+        opened = prepared.open_by(self._datapath, read_only=read_only)
+        volume = prepared.volume
+        telling.tell_fenced(
+            self._notices, volume.volume_id, volume.node_id, opened.fenced
+        )
+        return opened.device
 
     def _settled(self, begun: NodeState, device: Device) -> NodeState:
         """Give the attached device its content and place."""
@@ -135,7 +144,7 @@ class Stages:
         unrecovered, and is told to come again.
         """
         volume_id = begun.volume_id
-        device = prepared.open_by(self._datapath, read_only=False).device
+        device = self._open(prepared, read_only=False)
         with self._placed(begun, device) as (pool, place):
             content.recover(pool, dataclasses.replace(place, read_only=False))
         self._datapath.close(volume_id)
@@ -170,17 +179,13 @@ class Stages:
         """
         try:
             yield
-        except PreconditionError as error:
-            volume_id = prepared.volume.volume_id
-            if prepared.recovered or type(error) not in _TAKEN:
-                raise
-            with self._opener.connections.pool_at(volume_id.location) as pool:
-                recovered = read_record(pool, volume_id.image_id).recovered
-            if not recovered and not isinstance(error, InUseError):
+        except InUseError as error:
+            if prepared.recovered:
                 raise
             message = (
-                f"volume {volume_id} is a clone that is being staged for the first"
-                f" time elsewhere: it can be staged when that is done ({error})"
+                f"volume {prepared.volume.volume_id} is a clone that is being staged"
+                " for the first time elsewhere: it can be staged when that is done"
+                f" ({error})"
             )
             raise PendingError(message) from error
 

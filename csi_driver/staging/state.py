@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from typing import Final
@@ -23,20 +25,29 @@ from csi_driver.domain.access import Filesystem
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Pod
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+
+_WITHOUT_PODS: Final = 1
+"""The version whose targets do not say for which pod they are."""
 
 _SUFFIX: Final = ".json"
 _MODE: Final = 0o600
+_DAMAGE: Final = (ValueError, TypeError, KeyError, InvalidRequestError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """One path at which the volume is published, and how it was asked for."""
+    """One path at which the volume is published, and how it was asked for.
+
+    `pod` is for whom, where kubelet said so; it makes no target another one.
+    """
 
     path: Path
     capability: Capability
     read_only: bool
+    pod: Pod | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +82,10 @@ class NodeState:
         return dataclasses.replace(self, targets=kept)
 
 
+type Published = Callable[[], Mapping[VolumeId, tuple[Pod, ...]]]
+"""Tells which volumes are published on this node, and for which pods."""
+
+
 class NodeStates:
     """The files of all volumes of this node, in a directory for root alone."""
 
@@ -90,7 +105,7 @@ class NodeStates:
             state = _parse(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, InvalidRequestError) as error:
+        except _DAMAGE as error:
             message = (
                 f"the node's state of volume {volume_id} in {path} cannot be read"
                 f" ({error}): use the driver version that wrote it, or unmount the"
@@ -101,6 +116,22 @@ class NodeStates:
             message = f"{path} holds the state of another volume, {state.volume_id}"
             raise PreconditionError(message)
         return state
+
+    def published(self, boot_id: str) -> dict[VolumeId, tuple[Pod, ...]]:
+        """Return the volumes published in this boot, with the pods that are known.
+
+        What cannot be read is left out: the next call on it says so.
+        """
+        found = {}
+        for path in self._directory.glob(f"*{_SUFFIX}"):
+            try:
+                state = _parse(path.read_bytes())
+            except (OSError, *_DAMAGE):
+                continue
+            if state.targets and state.boot_id == boot_id:
+                pods = (each.pod for each in state.targets)
+                found[state.volume_id] = tuple(each for each in pods if each)
+        return found
 
     def store(self, state: NodeState) -> None:
         """Write a volume's state, whole or not at all.
@@ -130,6 +161,10 @@ class NodeStates:
 
 def _parse(text: bytes) -> NodeState:
     content: Any = json.loads(text)
+    if content["version"] == _WITHOUT_PODS:
+        for target in content["state"]["targets"]:
+            target["pod"] = None
+        content["version"] = STATE_VERSION
     if content["version"] != STATE_VERSION:
         message = f"its version is {content['version']!r}, not {STATE_VERSION}"
         raise ValueError(message)

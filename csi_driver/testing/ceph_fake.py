@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 from csi_driver.domain.clusters import CephUser
+from csi_driver.domain.errors import CephKeyError
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
-from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import Location
 from csi_driver.testing.ceph_fake_images import Instance
@@ -90,5 +90,5 @@ class FakeConnector:
                 raise UnavailableError(message)
             if found.key_refused:
                 message = f"cluster {cluster!r} refused the key"
-                raise SecretError(message)
+                raise CephKeyError(message)
             return FakeCeph(self.store, cluster)

@@ -264,6 +264,11 @@ class FakePool:
                 return 0
             return max(0, self._pool.capacity - self._pool.allocated)
 
+    def is_full(self) -> bool:
+        """Return what a test has set."""
+        with self._monitors("asking whether a pool is full"):
+            return self._pool.full
+
     def _open(
         self, image: StoredImage, at: StoredSnapshot | None, *, read_only: bool
     ) -> Opened:

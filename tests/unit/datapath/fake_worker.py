@@ -20,6 +20,7 @@ from csi_driver.datapath.messages import Count
 from csi_driver.datapath.messages import Counters
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
+from csi_driver.datapath.messages import Fenced
 from csi_driver.datapath.messages import FlattenImage
 from csi_driver.datapath.messages import GrowImage
 from csi_driver.datapath.messages import Message
@@ -74,7 +75,8 @@ def serve(control: socket.socket, request: OpenImage) -> None:
     if user == "tells-predecessor":
         text = f"gone={request.predecessor.gone} addresses={addresses}"
         return wire.send(control, Failed.of(InUseError(text)))
-    wire.send(control, Serving(SIZE, 13))
+    fenced = Fenced("node-b", "192.0.2.1:0/5") if user == "fences" else None
+    wire.send(control, Serving(SIZE, 13, fenced))
     stays = 2 if user == "stays" else 0
     show_staying(staying=bool(stays))
     while True:

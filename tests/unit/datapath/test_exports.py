@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_driver.datapath import exports as exports_module
+from csi_driver.datapath.messages import Fenced
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.staying import stays
@@ -80,6 +81,15 @@ def test_open_again_is_the_same_and_differently_is_refused(
     assert node.exports.open(open_volume()) == opened
     with pytest.raises(PreconditionError, match="writable"):
         node.exports.open(open_volume(read_only=True))
+
+
+def test_who_was_fenced_is_told_by_the_open_that_did_it(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    opened = node.exports.open(open_volume("fences"))
+    assert opened.fenced == Fenced("node-b", "192.0.2.1:0/5")
+    again = node.exports.open(open_volume("fences"))
+    assert again == dataclasses.replace(opened, fenced=None)
 
 
 @pytest.mark.parametrize(

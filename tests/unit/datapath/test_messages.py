@@ -168,7 +168,7 @@ def test_fields_are_all_there_and_no_others(
 
 
 def test_another_version_is_refused_by_name() -> None:
-    text = enveloping.encode(Ping())[0].replace(b'"version":2', b'"version":99')
+    text = enveloping.encode(Ping())[0].replace(b'"version":3', b'"version":99')
     with pytest.raises(InvalidRequestError, match="version 99"):
         enveloping.decode(text, b"")
 

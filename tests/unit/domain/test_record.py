@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
-from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import LONGEST_RECORD
@@ -235,13 +235,13 @@ def test_one_writer_or_many_readers() -> None:
     readers = empty.with_export(entry("n1", read_only=True))
     readers = readers.with_export(entry("n2", read_only=True))
     assert [each.node_id for each in readers.exports] == ["n1", "n2"]
-    with pytest.raises(PreconditionError, match="n1"):
+    with pytest.raises(InUseError, match="n1"):
         readers.with_export(entry("n3", read_only=False))
-    with pytest.raises(PreconditionError, match="n2"):
+    with pytest.raises(InUseError, match="n2"):
         readers.with_export(entry("n1", read_only=False))
     writer = empty.with_export(entry("n1", read_only=False))
     for read_only in (True, False):
-        with pytest.raises(PreconditionError, match="writable on node 'n1'"):
+        with pytest.raises(InUseError, match="writable on node 'n1'"):
             writer.with_export(entry("n2", read_only=read_only))
 
 

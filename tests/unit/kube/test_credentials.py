@@ -137,7 +137,7 @@ def test_in_a_pod_the_service_account_serves(
     assert api.read_secret(KEYS) == {"a": "x"}
 
     def let_the_token_expire() -> None:
-        hook = api._made.configuration.refresh_api_key_hook
+        hook = api._exchange._made.configuration.refresh_api_key_hook
         (loader,) = [cell.cell_contents for cell in hook.__closure__]
         loader.token_expires_at = dt.datetime.min  # noqa: DTZ901
 

@@ -21,9 +21,11 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.errors import UnavailableError
+from csi_driver.domain.notices import Claim
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.kube.api import KubernetesApi
 from csi_driver.kube.contract import CsiVolumeSource
+from csi_driver.kube.contract import EventWriter
 from csi_driver.kube.contract import SecretReader
 from csi_driver.kube.contract import VolumeReader
 
@@ -50,9 +52,9 @@ def test_a_secret_is_read_with_the_token(server: ApiServer, api: KubernetesApi) 
 
 
 def test_it_is_what_callers_depend_on(api: KubernetesApi) -> None:
-    """Mypy says whether the class fulfils both protocols."""
-    readers: tuple[SecretReader, VolumeReader] = (api, api)
-    assert readers
+    """Mypy says whether the class fulfils the protocols."""
+    roles: tuple[SecretReader, VolumeReader, EventWriter] = (api, api, api)
+    assert roles
 
 
 def test_a_secret_without_data_is_empty(server: ApiServer, api: KubernetesApi) -> None:
@@ -226,6 +228,52 @@ def test_a_persistent_volume_is_read(server: ApiServer, api: KubernetesApi) -> N
     assert server.requests[0][0] == "/api/v1/persistentvolumes/pvc-1"
     server.object(_volume())
     assert api.read_persistent_volume("pvc-1") == CsiVolumeSource("d", "h", None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "claim"),
+    [
+        (
+            {"namespace": "tenant-a", "name": "data", "uid": "1-2"},
+            Claim("tenant-a", "data", "1-2"),
+        ),
+        ({"namespace": "tenant-a", "name": "data"}, Claim("tenant-a", "data")),
+        (
+            {"namespace": "tenant-a", "name": "data", "uid": 7},
+            Claim("tenant-a", "data"),
+        ),
+        (None, None),
+        ("tenant-a/data", None),
+        ({"namespace": "tenant-a"}, None),
+        ({"namespace": 7, "name": "data"}, None),
+        ({"namespace": "..", "name": "data"}, None),
+        ({"namespace": "tenant-a", "name": "a/../b"}, None),
+    ],
+)
+def test_what_a_persistent_volume_is_bound_to(
+    server: ApiServer,
+    api: KubernetesApi,
+    reference: object,
+    claim: Claim | None,
+) -> None:
+    volume = _volume()
+    volume["spec"]["claimRef"] = reference
+    server.object(volume)
+    assert api.read_persistent_volume("pvc-1").claim == claim
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"), [("..", "x"), ("a/b", "x"), ("", "x"), ("x", "a/../b")]
+)
+def test_no_event_goes_to_a_path_that_is_none(
+    server: ApiServer, api: KubernetesApi, namespace: str, name: str
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        api.change_event(namespace, name, {})
+    if namespace != "x":
+        with pytest.raises(InvalidRequestError):
+            api.create_event(namespace, {})
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(

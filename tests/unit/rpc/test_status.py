@@ -32,6 +32,7 @@ CODES = {
     "SizeError": "OUT_OF_RANGE",
     "ExhaustedError": "RESOURCE_EXHAUSTED",
     "SecretError": "UNAUTHENTICATED",
+    "CephKeyError": "UNAUTHENTICATED",
     "ForbiddenError": "PERMISSION_DENIED",
     "UnavailableError": "UNAVAILABLE",
     "FencedError": "UNAVAILABLE",

@@ -47,6 +47,7 @@ def clusters(tmp_path: Path) -> Clusters:
         user_id="driver",
         key_file=str(key_file),
         pools=(OwnedPool("rbd", ("", "tenant")),),
+        data_pools=("rbd2",),
     )
     return Clusters({"fake": config})
 

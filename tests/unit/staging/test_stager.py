@@ -269,25 +269,12 @@ def test_who_meets_the_first_stage_comes_again(
 
 
 @pytest.mark.parametrize("error", [PreconditionError, HeaderError])
-@pytest.mark.parametrize("meanwhile", [True, False])
-def test_a_first_stage_that_ended_meanwhile(
-    world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    error: type[DriverError],
-    *,
-    meanwhile: bool,
+def test_what_no_other_node_caused_stays_what_it_is(
+    world: World, error: type[DriverError]
 ) -> None:
-    """Then a reader elsewhere is no reason to give up; other errors stay."""
-
-    def refuse(_: OpenVolume) -> OpenedVolume:
-        world.set_recovered(meanwhile)
-        message = "staged read-only on node two"
-        raise error(message)
-
     world.set_recovered(False)
-    monkeypatch.setattr(world.datapath, "open", refuse)
-    expected = PendingError if meanwhile and error is PreconditionError else error
-    with pytest.raises(expected, match="on node two"):
+    world.datapath.failing["open"] = error("its header is damaged")
+    with pytest.raises(error, match="damaged"):
         world.stage(READER)
 
 

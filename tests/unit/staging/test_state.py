@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from csi_driver.domain.access import Filesystem
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import Location
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Pod
 from csi_driver.staging.state import NodeState
 from csi_driver.staging.state import NodeStates
 from csi_driver.staging.state import Target
@@ -50,7 +53,8 @@ devices = st.builds(
     st.booleans(),
     st.none() | st.builds(ProcessMark, st.integers(1), st.integers(0)),
 )
-targets = st.builds(Target, paths, capabilities, st.booleans())
+pods = st.builds(Pod, text, text, text)
+targets = st.builds(Target, paths, capabilities, st.booleans(), st.none() | pods)
 states = st.builds(
     NodeState,
     ids,
@@ -77,7 +81,11 @@ def test_what_is_stored_is_loaded(state: NodeState) -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = NodeStates(Path(directory))
         store.store(state)
-        assert NodeStates(Path(directory)).load(state.volume_id) == state
+        found = NodeStates(Path(directory)).load(state.volume_id)
+        assert found == state
+        assert [each.pod for each in found.targets] == [
+            each.pod for each in state.targets
+        ]
         store.remove(state.volume_id)
         store.remove(state.volume_id)
         assert store.load(state.volume_id) is None
@@ -142,3 +150,50 @@ def test_targets_come_and_go() -> None:
     assert state.target_at(Path("/two")) == two
     assert state.without_target(Path("/one")).targets == (two,)
     assert state.without_target(Path("/three")) == state
+
+
+def published_for(*pods: Pod | None, boot: str = "boot-1") -> NodeState:
+    targets = tuple(
+        Target(Path(f"/pods/{number}"), STATE.capability, read_only=False, pod=pod)
+        for number, pod in enumerate(pods)
+    )
+    return dataclasses.replace(STATE, targets=targets, boot_id=boot)
+
+
+def test_published_is_what_has_a_target_in_this_boot(tmp_path: Path) -> None:
+    store = NodeStates(tmp_path)
+    assert store.published("boot-1") == {}
+    store.store(STATE)
+    assert store.published("boot-1") == {}
+    pods = Pod("tenant", "web-0", "1"), Pod("tenant", "web-1", "2")
+    store.store(published_for(pods[0], None, pods[1]))
+    assert store.published("boot-1") == {STATE.volume_id: pods}
+    assert store.published("boot-2") == {}
+    store.store(published_for(None))
+    assert store.published("boot-1") == {STATE.volume_id: ()}
+
+
+def test_a_damaged_state_hides_no_other_one(tmp_path: Path) -> None:
+    store = NodeStates(tmp_path)
+    store.store(published_for(None))
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "strange.json").write_text('{"version": 2, "state": []}')
+    assert list(store.published("boot-1")) == [STATE.volume_id]
+
+
+def test_a_pod_makes_no_target_another_one() -> None:
+    (one,) = published_for(Pod("tenant", "web-0", "1")).targets
+    (other,) = published_for(None).targets
+    assert one == other
+
+
+def test_a_state_of_before_pods_were_noted_is_read(tmp_path: Path) -> None:
+    store = NodeStates(tmp_path)
+    store.store(published_for(None))
+    (path,) = tmp_path.glob("*.json")
+    content = json.loads(path.read_text())
+    content["version"] = 1
+    for target in content["state"]["targets"]:
+        del target["pod"]
+    path.write_text(json.dumps(content))
+    assert store.load(STATE.volume_id) == published_for(None)

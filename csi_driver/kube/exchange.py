@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request to the API server at a time: bounded, and no value ever logged.
+
+The package `kubernetes` brings configuration, credentials and TLS.  Its typed
+calls are not used: they import hundreds of models and hand response bodies to
+exceptions, whose text would then hold a Secret.  What is asked, how often, and
+what an answer means is left to `api`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from typing import Final
+
+import urllib3.exceptions
+
+from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import UnavailableError
+
+_LARGEST_ANSWER: Final = 4 * 1024 * 1024
+"""Bytes.  etcd keeps at most 1.5 MiB in one object; base64 is counted there."""
+
+_MISSHAPEN: Final = (ValueError, TypeError, LookupError, AttributeError)
+"""What the package raises over a kubeconfig of an unexpected shape."""
+
+
+class TransientError(Exception):
+    """The same request may succeed a moment later; says why, without a body."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One request; `title` is how messages speak of the object.
+
+    `doing` ends "it cannot be …"; `content_type` says what kind of body it is,
+    if there is one.
+    """
+
+    method: str
+    path: str
+    title: str
+    doing: str
+    body: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
+
+
+class Exchange:
+    """The connection to one API server, made at the first request.
+
+    `kubeconfig` is a path; without it the service account of the pod is used.
+    Safe to share between threads.
+    """
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        self._kubeconfig = kubeconfig
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def send(
+        self, request: Request, *, connect: float, read: float
+    ) -> tuple[int, bytes]:
+        """Send it once; return the status and the body of the answer.
+
+        `connect` and `read` are seconds.  PreconditionError without usable
+        credentials, UnavailableError where TLS fails, TransientError for what
+        may pass.
+        """
+        client = self._client()
+        try:
+            return _exchanged(client, request, (connect, read))
+        except urllib3.exceptions.HTTPError as error:
+            reason = _reason(error)
+        # Raised out here, so that what was received is not carried along.
+        raise TransientError(reason)
+
+    def close(self) -> None:
+        """Close idle connections; the next request makes new ones."""
+        with self._lock:
+            client, self._made = self._made, None
+        if client is not None:
+            client.rest_client.close()
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _make_client(self._kubeconfig)
+            return self._made
+
+
+def _make_client(kubeconfig: Path | None) -> Any:
+    # Imported late: the package takes a third of a second.
+    from kubernetes import client  # noqa: PLC0415
+    from kubernetes import config  # noqa: PLC0415
+    from yaml import YAMLError  # noqa: PLC0415
+
+    settings = client.Configuration()
+    unusable = ""
+    try:
+        if kubeconfig is None:
+            config.load_incluster_config(  # type: ignore[no-untyped-call]
+                client_configuration=settings
+            )
+        else:
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(kubeconfig),
+                client_configuration=settings,
+                persist_config=False,
+            )
+    except (config.ConfigException, YAMLError, OSError, *_MISSHAPEN) as error:
+        # The file holds credentials, so its parser's message is not repeated.
+        unusable = type(error).__name__
+    if unusable:
+        where = "the pod's service account" if kubeconfig is None else str(kubeconfig)
+        raise PreconditionError(
+            f"no access to the Kubernetes API: {where} cannot be used ({unusable});"
+            " run in a pod with a service account, or give the path of a valid"
+            " kubeconfig"
+        )
+    # One place decides about tries; urllib3 would multiply them by four.
+    settings.retries = False
+    return client.ApiClient(settings)
+
+
+def _exchanged(
+    client: Any, request: Request, timeouts: tuple[float, float]
+) -> tuple[int, bytes]:
+    from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+
+    method, url, headers, body = _serialized(client, request)
+    try:
+        answer = client.call_api(
+            method,
+            url,
+            header_params=headers,
+            body=body,
+            _request_timeout=timeouts,
+        ).response
+    except ApiException:
+        # The client raises here for TLS alone; a retry would not mend that.
+        raise UnavailableError(
+            f"{request.title} cannot be {request.doing}: TLS with the API server at"
+            f" {client.configuration.host} failed; check its certificate and the"
+            " configured certificate authority"
+        ) from None
+    try:
+        content = answer.read(_LARGEST_ANSWER + 1)
+    finally:
+        answer.close()
+    if len(content) > _LARGEST_ANSWER:
+        raise PreconditionError(f"{request.title} is larger than Kubernetes allows")
+    return int(answer.status), bytes(content)
+
+
+def _serialized(client: Any, request: Request) -> tuple[str, str, Any, Any]:
+    """Return method, address, headers and body as the package sends them."""
+    from kubernetes.config import ConfigException  # noqa: PLC0415
+
+    headers = {"Accept": "application/json"}
+    if request.body is not None:
+        headers["Content-Type"] = request.content_type
+    try:
+        method, url, headers, body, _ = client.param_serialize(
+            request.method,
+            request.path,
+            header_params=headers,
+            body=request.body,
+            auth_settings=["BearerToken"],
+        )
+    except (ConfigException, OSError) as error:
+        raise PreconditionError(
+            f"{request.title} cannot be {request.doing}: the service account's token"
+            f" cannot be read again ({type(error).__name__}); restart the pod"
+        ) from None
+    return method, url, headers, body
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    # A type's name, since the text of some of these quotes what was received.
+    # NewConnectionError is a ConnectTimeoutError to urllib3 and so comes first.
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "the API server refuses the connection or has no address"
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        return "the API server does not accept a connection in time"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "the API server does not answer in time"
+    return f"the connection to the API server failed ({type(error).__name__})"

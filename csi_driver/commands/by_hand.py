@@ -84,9 +84,10 @@ def show_volume(
 def check_volume(
     settings: ClusterSettings,
     *,
-    volume: Annotated[
-        str, typer.Argument(help="CSI id of the volume, or its name")
-    ] = "",
+    volumes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VOLUME]...", help="CSI ids of volumes, or names"),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="check all volumes")] = False,
     cluster: _Cluster = None,
     pool: _Pool = None,
@@ -95,10 +96,10 @@ def check_volume(
     secret: _Secret = "",
     output: _Output = "table",
 ) -> None:
-    """Say what is wrong with a volume and what can be saved.
+    """Say what is wrong with volumes and what can be saved.
 
-    The exit status is 1 if something is.  With a Secret the volume and its
-    snapshots are loaded, too.
+    The exit status is 1 if something is.  With the Secret of one volume that one
+    and its snapshots are loaded, too.
     """
     from csi_driver.commands import checking as command
     from csi_driver.commands.choosing import Named
@@ -106,10 +107,10 @@ def check_volume(
     from csi_driver.commands.output import parse_output
     from csi_driver.domain.errors import InvalidRequestError
 
-    if bool(volume) == every:
-        message = "give the id or name of one volume, or --all"
+    if bool(volumes) == every:
+        message = "give ids or names of volumes, or --all"
         raise InvalidRequestError(message)
-    named = Named(volume, cluster, pool, namespace) if volume else None
+    named = [Named(each, cluster, pool, namespace) for each in volumes or ()]
     source = SecretSource(secret_file, secret)
     if not command.check(settings, parse_output(output), named=named, secret=source):
         raise typer.Exit(1)
@@ -126,6 +127,14 @@ def flatten_volume(
     namespace: _Namespace = None,
     secret_file: _SecretFile = "",
     secret: _Secret = "",
+    attended: Annotated[
+        bool,
+        typer.Option(
+            "--attended",
+            help="for programs: stdin is one line, the Secret if --secret-file is -,"
+            " and its end is Ctrl-C; stdout is JSON lines with the progress",
+        ),
+    ] = False,
     output: _Output = "table",
 ) -> None:
     """Copy what a clone reads from its parent, so that it needs none any more.
@@ -137,13 +146,17 @@ def flatten_volume(
     from csi_driver.commands.choosing import Named
     from csi_driver.commands.choosing import SecretSource
     from csi_driver.commands.output import parse_output
+    from csi_driver.domain.errors import InvalidRequestError
 
-    command.flatten(
-        settings,
-        parse_output(output),
-        Named(volume, cluster, pool, namespace),
-        SecretSource(secret_file, secret),
-    )
+    named = Named(volume, cluster, pool, namespace)
+    if not attended:
+        source = SecretSource(secret_file, secret)
+        command.flatten(settings, parse_output(output), named, source)
+        return
+    if secret or secret_file not in {"", "-"}:
+        message = "--attended takes a Secret from stdin alone: --secret-file -"
+        raise InvalidRequestError(message)
+    command.flatten_attended(settings, named, with_secret=bool(secret_file))
 
 
 @volume.command("shrink")

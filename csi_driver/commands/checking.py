@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 from rich.padding import Padding
 
@@ -15,6 +16,7 @@ from csi_driver.commands import output
 from csi_driver.commands import service
 from csi_driver.commands.choosing import Named
 from csi_driver.commands.choosing import SecretSource
+from csi_driver.commands.description import describe_findings
 from csi_driver.commands.output import Output
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
@@ -25,6 +27,7 @@ from csi_driver.provisioning.findings import damaged_record
 from csi_driver.provisioning.findings import findings
 from csi_driver.provisioning.findings import image_gone
 from csi_driver.provisioning.findings import requires_attention
+from csi_driver.provisioning.findings import volume_gone
 from csi_driver.provisioning.inspection import inspect
 from csi_driver.provisioning.loading import try_loading
 from csi_driver.provisioning.overview import in_order
@@ -45,25 +48,25 @@ def check(
     settings: ClusterSettings,
     form: Output,
     *,
-    named: Named | None,
+    named: Sequence[Named],
     secret: SecretSource,
 ) -> bool:
-    """Print what is wrong with one volume, or with all; True if nothing is.
+    """Print what is wrong with some volumes, or with all; True if nothing is.
 
-    With a Secret head and snapshots are loaded, too.
+    With the Secret of one volume its head and snapshots are loaded, too.
     """
     service.start_logging(settings)
     secrets = secret.read(settings)
     if secrets:
         service.protect_keys()
-    if secrets and named is None:
-        message = "--all takes no Secret: every volume may have its own"
+    if secrets and len(named) != 1:
+        message = "a Secret is for one volume: every volume may have its own"
         raise InvalidRequestError(message)
     storage = composition.ceph(settings)
-    if named is None:
-        checked = list(_all(storage))
+    if len(named) == 1:
+        checked = [_one(storage, named[0].find(storage), secrets)]
     else:
-        checked = [_one(storage, named.find(storage), secrets)]
+        checked = list(_named(storage, named) if named else _all(storage))
     if form is Output.JSON:
         output.show_json([_plain(each) for each in checked])
     else:
@@ -83,6 +86,15 @@ def _one(
         if secrets:
             found = (*try_loading(pool, seen, secrets), *found)
     return Checked(volume_id, seen.record.name, found)
+
+
+def _named(storage: composition.Ceph, named: Sequence[Named]) -> Iterator[Checked]:
+    """Check several volumes: one that is gone must not hide what others have."""
+    for volume_id in [each.find(storage) for each in named]:
+        try:
+            yield _one(storage, volume_id, {})
+        except NotFoundError as error:
+            yield Checked(volume_id, "", (volume_gone(str(error)),))
 
 
 def _all(storage: composition.Ceph) -> Iterator[Checked]:
@@ -105,15 +117,7 @@ def _plain(checked: Checked) -> dict[str, object]:
         "id": str(checked.volume_id),
         "name": checked.name,
         "ok": not requires_attention(checked.found),
-        "findings": [
-            {
-                "code": each.code,
-                "wrong": each.wrong,
-                "meaning": each.meaning,
-                "remedy": each.remedy,
-            }
-            for each in checked.found
-        ],
+        "findings": describe_findings(checked.found),
     }
 
 

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
-from csi_driver.domain.record import Record
+from collections.abc import Iterable
+
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.images.values import ChildImage
+from csi_driver.provisioning.finding import Finding
+from csi_driver.provisioning.findings import findings
+from csi_driver.provisioning.findings import requires_attention
 from csi_driver.provisioning.inspection import Chain
 from csi_driver.provisioning.inspection import FoundSnapshot
 from csi_driver.provisioning.inspection import ImageLayer
@@ -14,8 +19,9 @@ type _Json = dict[str, object]
 
 
 def describe(seen: Inspection) -> _Json:
-    """Return everything that was seen; all sizes are bytes."""
+    """Return everything that was seen, and what is wrong; all sizes are bytes."""
     record, location = seen.record, seen.volume_id.location
+    found = findings(seen)
     return {
         "id": str(seen.volume_id),
         "name": record.name,
@@ -47,7 +53,22 @@ def describe(seen: Inspection) -> _Json:
             each.to_json_object() | {"alive": each.alive(seen.watching)}
             for each in record.exports
         ],
+        "ok": not requires_attention(found),
+        "findings": describe_findings(found),
     }
+
+
+def describe_findings(found: Iterable[Finding]) -> list[_Json]:
+    """Return what `volume check` finds."""
+    return [
+        {
+            "code": each.code,
+            "wrong": each.wrong,
+            "meaning": each.meaning,
+            "remedy": each.remedy,
+        }
+        for each in found
+    ]
 
 
 def _chain(chain: Chain) -> _Json:
@@ -75,20 +96,21 @@ def _layer(layer: ImageLayer) -> _Json:
 def _snapshots(seen: Inspection) -> list[_Json]:
     numbers = {each.found.number for each in seen.snapshots}
     return [
-        *(_snapshot(seen.record, each) for each in seen.snapshots),
+        *(_snapshot(seen, each) for each in seen.snapshots),
         *(
-            each.to_json_object() | {"present": False}
+            each.to_json_object() | {"id": None, "present": False}
             for each in seen.record.snapshots
             if each.number not in numbers
         ),
     ]
 
 
-def _snapshot(record: Record, snapshot: FoundSnapshot) -> _Json:
+def _snapshot(seen: Inspection, snapshot: FoundSnapshot) -> _Json:
     found = snapshot.found
-    known = record.snapshot_numbered(found.number)
+    known = seen.record.snapshot_numbered(found.number)
     recorded: _Json = dict(known.to_json_object()) if known else {"name": None}
     return recorded | {
+        "id": str(SnapshotId(seen.volume_id, found.number)),
         "present": True,
         "rbdName": found.name,
         "number": found.number,

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 
+from csi_driver.commands import attended
 from csi_driver.commands import composition
 from csi_driver.commands import noticing
 from csi_driver.commands import output
@@ -18,8 +20,11 @@ from csi_driver.domain.errors import DriverError
 from csi_driver.domain.flatten_news import FlattenNews
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.quantities import show_size
+from csi_driver.domain.record import Record
+from csi_driver.kube.secret_texts import parse_secret
 from csi_driver.provisioning.collection_preview import preview
 from csi_driver.provisioning.flattening import Flattening
+from csi_driver.provisioning.flattening import Progress
 from csi_driver.provisioning.overview import Place
 from csi_driver.provisioning.overview import entries
 from csi_driver.provisioning.overview import places
@@ -35,14 +40,39 @@ def flatten(
     service.start_logging(settings)
     service.protect_keys()
     secrets = secret.read(settings)
+    with output.progress(f"flattening {named.text}") as progress:
+        volume_id, record = _flattened(settings, named, secrets, progress)
+    if form is Output.JSON:
+        output.show_json(_changed(volume_id, "ancestors", record.ancestors))
+    else:
+        output.show(f"{record.name}: flattened; it has no parent any more")
+
+
+def flatten_attended(
+    settings: ClusterSettings, named: Named, *, with_secret: bool
+) -> None:
+    """Flatten for a person elsewhere, as `attended` says."""
+    service.start_logging(settings)
+    service.protect_keys()
+    secrets = parse_secret(attended.first_line(), "stdin") if with_secret else {}
+    attended.heed_stdin()
+    with attended.progress() as progress:
+        volume_id, record = _flattened(settings, named, secrets, progress)
+    attended.show_line(_changed(volume_id, "ancestors", record.ancestors))
+
+
+def _flattened(
+    settings: ClusterSettings,
+    named: Named,
+    secrets: Mapping[str, str],
+    show: Progress,
+) -> tuple[VolumeId, Record]:
     storage = composition.ceph(settings)
     volume_id = named.find(storage)
+    connection = storage.connector.connect(volume_id.location.cluster)
     with (
-        contextlib.closing(
-            storage.connector.connect(volume_id.location.cluster)
-        ) as own,
+        contextlib.closing(connection) as own,
         noticing.told(settings, storage) as notices,
-        output.progress(f"flattening {named.text}") as show,
     ):
         news = FlattenNews(notices, volume_id)
 
@@ -52,11 +82,7 @@ def flatten(
 
         work = Flattening(own, storage.connections, volume_id, progress, output.tell)
         with _end_told(news):
-            record = work.run(secrets)
-    if form is Output.JSON:
-        output.show_json(_changed(volume_id, "ancestors", record.ancestors))
-    else:
-        output.show(f"{record.name}: flattened; it has no parent any more")
+            return volume_id, work.run(secrets)
 
 
 @contextlib.contextmanager

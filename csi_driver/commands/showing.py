@@ -19,6 +19,7 @@ from csi_driver.commands.output import Output
 from csi_driver.domain.quantities import show_size
 from csi_driver.domain.record import Record
 from csi_driver.images.values import ChildImage
+from csi_driver.provisioning.findings import findings
 from csi_driver.provisioning.header_findings import title
 from csi_driver.provisioning.inspection import FoundSnapshot
 from csi_driver.provisioning.inspection import Header
@@ -102,6 +103,7 @@ def _facts(seen: Inspection) -> Table:
         "lock": seen.owner.address if seen.owner else "",
         "watchers": ", ".join(sorted(seen.watching)),
         "flatten": _flatten(record),
+        "health": _health(seen),
     }
     for name, value in rows.items():
         if value:
@@ -138,6 +140,11 @@ def _flatten(record: Record) -> str:
         return ""
     cancelled = ", asked to let go" if work.cancel else ""
     return f"{work.done} of {work.total} objects by {work.client_address}{cancelled}"
+
+
+def _health(seen: Inspection) -> str:
+    wrong = [each.code for each in findings(seen) if each.wrong]
+    return f"{', '.join(wrong)}: see `volume check`" if wrong else "in order"
 
 
 def _details(seen: Inspection) -> Iterator[Table | str]:

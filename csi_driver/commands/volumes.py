@@ -54,9 +54,12 @@ def as_json(filed: Filed) -> dict[str, object]:
         "mode": record.mode.value,
         "block": record.block,
         "filesystem": record.filesystem.value,
+        "fingerprint": record.ring.fingerprint if record.ring else None,
         "ancestors": record.ancestors,
+        "source": record.origin.source if record.origin else None,
         "context": volume_context(record),
         "nodes": sorted(each.node_id for each in record.exports),
+        "flatten": record.flatten.to_json_object() if record.flatten else None,
     }
 
 

@@ -179,3 +179,12 @@ def image_gone(error: str) -> Finding:
         "it was removed, or lost its record, by other means; nothing of it is left"
         " to check",
     )
+
+
+def volume_gone(error: str) -> Finding:
+    """Return the finding for a volume that was asked for and is not there."""
+    return Finding(
+        "volume-gone",
+        f"the volume is not there: {error}",
+        "nothing of it is left to check; whatever still names it can be deleted",
+    )

@@ -35,6 +35,25 @@ def test_a_family_in_order(maker: Maker) -> None:
     assert lines == ["clone: in order", "source: in order"]
 
 
+def test_several_volumes_of_which_one_is_gone(maker: Maker) -> None:
+    source = maker.volume("source")
+    clone = maker.clone(source, "clone")
+    gone = str(maker.volume_id(clone)) + "f"
+    words = (str(maker.volume_id(source)), gone)
+    done = maker.run("check", *words, "--output=json")
+    assert done.returncode == 1, done.stderr
+    first, second = json.loads(done.stdout)
+    assert (first["name"], first["ok"]) == ("source", True)
+    assert (second["id"], second["ok"]) == (gone, False)
+    assert [each["code"] for each in second["findings"]] == ["volume-gone"]
+    done = maker.run("check", *words, SECRET_FILE, str(maker.secret))
+    assert done.returncode == 1
+    assert "a Secret is for one volume" in done.stderr
+    # Alone, it is an error as it is for every other command.
+    done = maker.run("check", gone, "--output=json")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_a_clone_that_was_flattened_raw(maker: Maker) -> None:
     source = maker.volume("source")
     clone = maker.clone(source, "clone")

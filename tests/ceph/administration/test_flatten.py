@@ -15,52 +15,22 @@ from collections.abc import Iterator
 import pytest
 import rbd
 
-from csi_driver.domain.chain import HeaderKind
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.record import Record
-from csi_driver.domain.sizes import MIB
 from csi_driver.images.records import change_record
+from tests.ceph.administration.flattens import LARGE
+from tests.ceph.administration.flattens import OWN
+from tests.ceph.administration.flattens import at_full_speed
+from tests.ceph.administration.flattens import await_progress
+from tests.ceph.administration.flattens import family
+from tests.ceph.administration.flattens import require_flat
+from tests.ceph.administration.flattens import slow_down
+from tests.ceph.administration.flattens import words
 from tests.ceph.administration.making import SIZE
 from tests.ceph.administration.making import Maker
 from tests.ceph.administration.making import pattern
 
-OWN = b"the clone's own".ljust(8192, b"~")
 WRONG = base64.b64encode(bytes(range(65, 97))).decode()
-LARGE = 48 * MIB
-
-
-def words(maker: Maker, record: Record, *more: str) -> list[str]:
-    volume_id = str(maker.volume_id(record))
-    return ["flatten", volume_id, "--secret-file", str(maker.secret), *more]
-
-
-def family(
-    maker: Maker, size: int = SIZE, object_size: int = 4 * MIB
-) -> tuple[Record, bytes]:
-    """Make a clone's clone with a write of its own; return its content, too."""
-    source = maker.volume("source", size, object_size=object_size)
-    middle = maker.clone(source, "middle")
-    clone = maker.clone(middle, "clone")
-    maker.write(clone, 4 * MIB + 4096, OWN)
-    content = bytearray(pattern("source", size))
-    content[4 * MIB + 4096 : 4 * MIB + 4096 + len(OWN)] = OWN
-    return clone, bytes(content)
-
-
-def require_flat(maker: Maker, record: Record, content: bytes) -> None:
-    """Check image, record, ring and every byte."""
-    with maker.pool.open_raw(record.image_id, read_only=True) as image:
-        assert image.parent() is None
-    found = maker.record(record)
-    assert (found.ancestors, found.flatten) == (0, None)
-    if record.mode.encrypted:
-        assert maker.kind(record) is HeaderKind.LUKS2
-        assert found.layers == record.layers[:1]
-        needed = {*found.layers, *(key for s in found.snapshots for key in s.layers)}
-        assert found.ring is not None
-        assert {each.header_uuid for each in found.ring.entries} == needed
-    assert maker.content(record) == content
-    assert maker.findings(record) == {}
 
 
 def test_a_clone_becomes_flat_and_its_snapshots_stay(maker: Maker) -> None:
@@ -151,8 +121,7 @@ def test_a_flatten_that_ended_before_the_record_knew(maker: Maker) -> None:
 def slow(maker: Maker) -> Iterator[tuple[Record, bytes, subprocess.Popen[str]]]:
     """Give a clone whose flatten by hand takes a while and is under way."""
     clone, content = family(maker, LARGE, object_size=65536)
-    with maker.rbd_image(clone) as image:
-        image.metadata_set("conf_rbd_concurrent_management_ops", "1")
+    slow_down(maker, clone)
     process = subprocess.Popen(
         maker.command(*words(maker, clone)),
         env=maker.environment,
@@ -160,20 +129,10 @@ def slow(maker: Maker) -> Iterator[tuple[Record, bytes, subprocess.Popen[str]]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while (work := maker.record(clone).flatten) is None or not work.done:
-        assert process.poll() is None, "the flatten ended too soon"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert 0 < work.done < work.total
+    await_progress(maker, clone, process)
     yield clone, content, process
     process.kill()
     process.communicate()
-
-
-def without_the_setting(maker: Maker, clone: Record) -> None:
-    with maker.rbd_image(clone) as image:
-        image.metadata_remove("conf_rbd_concurrent_management_ops")
 
 
 def test_a_stage_gets_the_volume_within_two_seconds(
@@ -201,7 +160,7 @@ def test_a_stage_gets_the_volume_within_two_seconds(
     assert found.flatten is None
     assert found.layers == clone.layers
     assert maker.content(clone) == content
-    without_the_setting(maker, clone)
+    at_full_speed(maker, clone)
     assert maker.run(*words(maker, clone)).returncode == 0
     require_flat(maker, clone, content)
 
@@ -216,7 +175,7 @@ def test_killed_in_the_middle_it_is_repeated(
     done = maker.run(*words(maker, clone))
     assert done.returncode == 0, done.stderr
     assert "waiting for" in done.stderr
-    without_the_setting(maker, clone)
+    at_full_speed(maker, clone)
     require_flat(maker, clone, content)
 
 

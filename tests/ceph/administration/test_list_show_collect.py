@@ -9,6 +9,7 @@ import rbd
 
 from csi_driver.domain.exports import ExportEntry
 from csi_driver.domain.flattening import FlattenWork
+from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.limits import IoLimits
 from csi_driver.domain.lineage import ChildIntent
 from csi_driver.domain.sizes import MIB
@@ -47,6 +48,13 @@ def test_the_list_shows_volumes_tombstones_and_what_is_amiss(maker: Maker) -> No
         True,
     )
     assert found["bytes"] == SIZE
+    done = maker.run("list", "--output=json")
+    listed = {each["name"]: each for each in json.loads(done.stdout)}
+    assert clone.ring is not None
+    assert listed["clone"]["fingerprint"] == clone.ring.fingerprint
+    assert listed["clone"]["source"] == str(maker.volume_id(source))
+    assert listed["clone"]["flatten"] is None
+    assert listed["clone"]["ancestors"] == 1
 
 
 def test_a_volume_is_shown_with_all_that_belongs_to_it(maker: Maker) -> None:
@@ -103,6 +111,14 @@ def test_a_volume_is_shown_with_all_that_belongs_to_it(maker: Maker) -> None:
     (child,) = found["snapshots"][1]["clones"]
     assert child["imageID"] == grandchild.image_id
     assert found["exports"][0]["alive"] is True
+    number = found["snapshots"][0]["number"]
+    assert found["snapshots"][0]["id"] == str(
+        SnapshotId(maker.volume_id(clone), number)
+    )
+    # The test's limits stand in the record alone.
+    assert found["ok"] is False
+    assert {each["code"] for each in found["findings"]} == {"limits-differ"}
+    assert "limits-differ: see `volume check`" in done.stdout
     # Neither the Secret nor a wrapped key is in there.
     for text in (done.stdout, by_name.stdout):
         assert SECRET["encryptionKey"] not in text

@@ -61,6 +61,7 @@ def test_every_command_writes_json(command: str) -> None:
         (["check"], "or --all"),
         (["check", "x", "--all"], "or --all"),
         (["list", "--output", "xml"], "table, json"),
+        (["flatten", "x", "--attended", "--secret", "a/b"], "from stdin alone"),
         (["shrink", "x", "--size", "10G"], "is not a size"),
         (["flatten", "x", "--secret", "y"], "NAMESPACE/NAME"),
         (["flatten", "x", "--secret", "a/b", "--secret-file", "c"], "not both"),

@@ -64,9 +64,9 @@ def datapath(settings: DatapathSettings) -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    from csi_driver.commands import service
+    from csi_driver.commands import version as command
 
-    print(service.version())
+    print(command.version())
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import sys
@@ -11,26 +10,12 @@ import threading
 
 import structlog
 
-from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.commands.version import version
 from csi_driver.keys.hygiene import harden
 from csi_driver.observability import logs
 from csi_driver.rpc.identity import Plugin
 from csi_driver.settings import ServiceSettings
 from csi_driver.settings import Settings
-
-_DISTRIBUTION = "rbdcrypt-csi"
-
-
-def version() -> str:
-    """Return the version of the installed package.
-
-    InvalidRequestError where the source is run without having been installed.
-    """
-    try:
-        return importlib.metadata.version(_DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        message = f"the package {_DISTRIBUTION} is not installed: pip install -e ."
-        raise InvalidRequestError(message) from None
 
 
 def start_logging(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Final
 
-from csi_driver.commands import service
+from csi_driver.commands.version import version
 from csi_driver.datapath.client import Datapath
 from csi_driver.observability import http
 from csi_driver.observability.conditions import Condition
@@ -48,7 +48,7 @@ def controller(
         return
     from csi_driver.observability import metrics
 
-    registry = metrics.registry_of(service.version())
+    registry = metrics.registry_of(version())
     _count_events(registry, events)
     recorder = metrics.RpcMetrics(registry)
     with _serving(settings, registry, [_answers(settings)], [_ready(settings)]):
@@ -65,7 +65,7 @@ def node(
         return
     from csi_driver.observability import metrics
 
-    registry = metrics.registry_of(service.version())
+    registry = metrics.registry_of(version())
     _count_events(registry, events)
     recorder = metrics.RpcMetrics(registry)
     alive = [_answers(settings)]
@@ -87,7 +87,7 @@ def datapath(settings: DatapathSettings, exports: Exports) -> Iterator[None]:
     from csi_driver.observability import metrics
     from csi_driver.observability.exports import ExportMetrics
 
-    registry = metrics.registry_of(service.version())
+    registry = metrics.registry_of(version())
     registry.register(ExportMetrics(exports))
     answers = [_datapath(settings.datapath_path)]
     with _serving(settings, registry, answers, answers):

@@ -17,6 +17,7 @@ import urllib.parse
 import uuid
 from typing import Final
 
+from csi_driver.domain.described import Described
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 
@@ -27,6 +28,17 @@ IMAGE_PREFIX: Final = "csi-vol-"
 
 _VOLUME: Final = "v1"
 _SNAPSHOT: Final = "s1"
+ID_PARTS: Final = (
+    Described(
+        "kind", f"and version: `{_VOLUME}` for a volume, `{_SNAPSHOT}` a snapshot"
+    ),
+    Described("cluster", "the `clusterID`, percent-encoded"),
+    Described("pool", "the pool's number, which survives a rename"),
+    Described("namespace", "the RADOS namespace, percent-encoded; may be empty"),
+    Described("image", "RBD's own id of the image, which no other image ever has"),
+    Described("snapshot", "in the id of a snapshot only: RBD's number of it"),
+)
+"""What an id consists of, in this order, with colons in between."""
 _PARTS: Final = 4
 """Of what both kinds of id begin with: cluster, pool, namespace, image."""
 _IMAGE_ID: Final = re.compile(r"[0-9a-zA-Z]{1,64}")

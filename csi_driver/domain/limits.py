@@ -15,11 +15,20 @@ from typing import Final
 from typing import Self
 
 from csi_driver.domain import json_fields as read
+from csi_driver.domain.described import Described
 from csi_driver.domain.errors import InvalidRequestError
 
 IOPS: Final = "iops"
 BANDWIDTH: Final = "bandwidth"
-KNOWN: Final = (IOPS, BANDWIDTH)
+PARAMETERS: Final = (
+    Described(IOPS, "operations per second; 0 is no limit", "0"),
+    Described(
+        BANDWIDTH,
+        "bytes per second, as a number or as `100Mi`, `1G` and the like; 0 is no limit",
+        "0",
+    ),
+)
+KNOWN: Final = tuple(each.name for each in PARAMETERS)
 
 LARGEST_LIMIT: Final = (1 << 63) - 1
 

@@ -16,9 +16,14 @@ from typing import Final
 from typing import Self
 
 from csi_driver.domain import json_fields as read
+from csi_driver.domain.access import DEFAULT_FILESYSTEM
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
+from csi_driver.domain.described import REQUIRED
+from csi_driver.domain.described import Described
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.flattening import HARD_DEPTH
+from csi_driver.domain.flattening import SOFT_DEPTH
 from csi_driver.domain.flattening import FlattenPolicy
 from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
@@ -34,23 +39,45 @@ _SNAPSHOT_METADATA: Final = (
     "csi.storage.k8s.io/volumesnapshot/namespace",
     "csi.storage.k8s.io/volumesnapshotcontent/name",
 )
-KNOWN: Final = (
-    "clusterID",
-    "pool",
-    "dataPool",
-    "radosNamespace",
-    "imageFeatures",
-    "objectSize",
-    "stripeUnit",
-    "stripeCount",
-    "mkfsOptions",
-    "encrypted",
-    "flattenPolicy",
-    "passphraseSecretName",
-    "passphraseSecretNamespace",
-    FSTYPE,
-)
 DEFAULT_FEATURES: Final = ("layering", "exclusive-lock", "object-map", "fast-diff")
+PARAMETERS: Final = (
+    Described("clusterID", "which cluster of the cluster config", REQUIRED),
+    Described("pool", "which pool; must be one of the driver's", REQUIRED),
+    Described(
+        "dataPool",
+        "pool for the data, an erasure-coded one for example; must be one of the"
+        " driver's",
+    ),
+    Described("radosNamespace", "RADOS namespace in the pool"),
+    Described(
+        "imageFeatures",
+        "features of the RBD image, with commas; the first two cannot be left out",
+        f"`{','.join(DEFAULT_FEATURES)}`",
+    ),
+    Described("objectSize", "bytes of one RADOS object, as in `rbd create`", "4194304"),
+    Described(
+        "stripeUnit",
+        "bytes, as in `rbd create`; below `objectSize` only for plaintext volumes",
+        "`objectSize`",
+    ),
+    Described("stripeCount", "objects in a stripe, as in `rbd create`", "1"),
+    Described("mkfsOptions", "further options of mkfs; those that discard are refused"),
+    Described("encrypted", '`"false"` makes a plaintext volume', '`"true"`'),
+    Described(
+        "flattenPolicy",
+        f"when clones are flattened: `never`, `depth` (from {SOFT_DEPTH} images below"
+        f" on; none beyond {HARD_DEPTH}) or `always`",
+        "`never`",
+    ),
+    Described(
+        "passphraseSecretName",
+        "a Secret that the driver reads itself; `${pvc.name}`, `${pvc.namespace}` and"
+        " `${pv.name}` are filled in",
+    ),
+    Described("passphraseSecretNamespace", "that Secret's namespace, filled in alike"),
+    Described(FSTYPE, "`ext4` or `xfs`", f"`{DEFAULT_FILESYSTEM.value}`"),
+)
+KNOWN: Final = tuple(each.name for each in PARAMETERS)
 _REFUSED_FEATURES: Final = {
     "deep-flatten": (
         "a flatten of an encrypted clone would leave its snapshots unreadable"

@@ -18,6 +18,7 @@ from typing import Final
 
 from csi_driver.domain.chain import DEEPEST_CHAIN
 from csi_driver.domain.clusters import CephUser
+from csi_driver.domain.described import Described
 from csi_driver.domain.errors import SecretError
 from csi_driver.domain.keyring import LONGEST_PASSPHRASE
 from csi_driver.domain.secrets import SecretBytes
@@ -50,6 +51,42 @@ class SecretPrefix(enum.StrEnum):
     def key_name(self) -> str:
         """Name of the random key in the Secret."""
         return f"{self.value}Key"
+
+
+_PASSPHRASE: Final = SecretPrefix.OWN.passphrase_name
+_KEY: Final = SecretPrefix.OWN.key_name
+
+SECRET_KEYS: Final = (
+    Described(
+        _PASSPHRASE,
+        "a passphrase; a newline at its end is refused, so write it with `printf %s`",
+        f"this or `{_KEY}`",
+    ),
+    Described(
+        _KEY,
+        f"base64 of exactly {KEY_BYTES} random bytes"
+        f" (`head -c {KEY_BYTES} /dev/urandom | base64`)",
+        f"this or `{_PASSPHRASE}`",
+    ),
+    Described(
+        f"{_PASSPHRASE}.1, …",
+        "adopted images only: the passphrases of parent images, one for each layer"
+        f" down to `.{DEEPEST_CHAIN - 1}`; a newline at the end counts for these",
+    ),
+    Described(
+        SecretPrefix.SOURCE.passphrase_name,
+        "while a clone is made: what opens its source, where that is another Secret",
+    ),
+    Described(SecretPrefix.SOURCE.key_name, "the same, where that is a random key"),
+    Described(
+        "userID",
+        "a Ceph user instead of the driver's own, without `client.`; together with"
+        " `userKey`",
+        "the driver's own",
+    ),
+    Described("userKey", "its cephx key, as `ceph auth get-key` prints it"),
+)
+"""Every key of a Secret that means something to the driver."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

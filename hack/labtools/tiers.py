@@ -57,7 +57,7 @@ _CHECKS = (
     ("mypy",),
     (
         *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
-        *("hack/labtools", "hack/benchtools", "hack/imagetools"),
+        *("hack/labtools", "hack/benchtools", "hack/imagetools", "hack/docstools"),
         "hack/csi_client.py",
     ),
     ("lint-imports",),

@@ -1,0 +1,101 @@
+{{/* SPDX-License-Identifier: Apache-2.0 */}}
+{{/* What no schema can say: values that contradict each other or the cluster. */}}
+
+{{- define "rbdcrypt.checks" -}}
+{{- include "rbdcrypt.checkPods" . -}}
+{{- include "rbdcrypt.checkClusters" . -}}
+{{- include "rbdcrypt.checkClasses" . -}}
+{{- include "rbdcrypt.checkDriver" . -}}
+{{- end -}}
+
+{{- define "rbdcrypt.checkPods" -}}
+{{- if and (eq .Values.image.tag "latest") (not .Values.image.digest) -}}
+{{- fail "image.tag: \"latest\" does not say which version a node's datapath has; give a version or a digest" -}}
+{{- end -}}
+{{- $taken := dict -}}
+{{- range $place := list (list "node.httpPort" .Values.node.httpPort) (list "datapath.httpPort" .Values.datapath.httpPort) (list "sidecars.livenessProbe.nodePort" .Values.sidecars.livenessProbe.nodePort) -}}
+{{- $port := toString (index $place 1) -}}
+{{- if hasKey $taken $port -}}
+{{- fail (printf "%s: port %s is taken by %s on the same node" (index $place 0) $port (get $taken $port)) -}}
+{{- end -}}
+{{- $_ := set $taken $port (index $place 0) -}}
+{{- end -}}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
+{{- fail "metrics.serviceMonitor.enabled: metrics.podMonitor is enabled, too, and everything would be counted twice" -}}
+{{- end -}}
+{{- if gt (int .Values.networkPolicy.ceph.firstPort) (int .Values.networkPolicy.ceph.lastPort) -}}
+{{- fail "networkPolicy.ceph.lastPort is below firstPort" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rbdcrypt.checkClusters" -}}
+{{- if not .Values.clusters -}}
+{{- fail "clusters is empty: name at least one Ceph cluster, with clusterID, monitors, secretName and pools (README.md of the chart shows one)" -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- range $index, $cluster := .Values.clusters -}}
+{{- if hasKey $seen .clusterID -}}
+{{- fail (printf "clusters.%d.clusterID: %q is there twice" $index .clusterID) -}}
+{{- end -}}
+{{- $_ := set $seen .clusterID true -}}
+{{- if not (or .monitors $.Values.existingCephCsi.configMap) -}}
+{{- fail (printf "clusters.%d.monitors: cluster %q has none, and existingCephCsi.configMap names no list to take them from" $index .clusterID) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A class that the driver would refuse is refused before it exists: it could not be
+     changed afterwards. */}}
+{{- define "rbdcrypt.checkClasses" -}}
+{{- $clusters := dict -}}
+{{- range .Values.clusters -}}
+{{- $_ := set $clusters .clusterID . -}}
+{{- end -}}
+{{- range $index, $class := .Values.storageClasses -}}
+{{- $at := printf "storageClasses.%d.parameters" $index -}}
+{{- $given := .parameters -}}
+{{- $cluster := get $clusters $given.clusterID -}}
+{{- if not $cluster -}}
+{{- fail (printf "%s.clusterID: %q is none of clusters, which are %s" $at $given.clusterID (keys $clusters | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- $places := list -}}
+{{- $pools := list -}}
+{{- range $cluster.pools -}}
+{{- $pool := .name -}}
+{{- $pools = append $pools $pool -}}
+{{- range .namespaces | default (list "") -}}
+{{- $places = append $places (ternary $pool (printf "%s/%s" $pool .) (eq . "")) -}}
+{{- end -}}
+{{- end -}}
+{{- $place := $given.pool -}}
+{{- with $given.radosNamespace -}}
+{{- $place = printf "%s/%s" $given.pool . -}}
+{{- end -}}
+{{- if not (has $place $places) -}}
+{{- fail (printf "%s.pool: %q is none of the pools and RADOS namespaces of cluster %q, which are %s" $at $place $given.clusterID (join ", " $places)) -}}
+{{- end -}}
+{{- with $given.dataPool -}}
+{{- $dataPools := concat $pools ($cluster.dataPools | default list) -}}
+{{- if not (has . $dataPools) -}}
+{{- fail (printf "%s.dataPool: %q is none of the pools of cluster %q, which are %s" $at . $given.clusterID (join ", " $dataPools)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.volumeSnapshotClasses (not .Values.sidecars.snapshotter.enabled) -}}
+{{- fail "volumeSnapshotClasses: nobody would serve them, since sidecars.snapshotter.enabled is false" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Two drivers of one name would answer for each other's volumes. */}}
+{{- define "rbdcrypt.checkDriver" -}}
+{{- $found := lookup "storage.k8s.io/v1" "CSIDriver" "" .Values.driverName -}}
+{{- if $found -}}
+{{- $notes := $found.metadata.annotations | default dict -}}
+{{- $name := get $notes "meta.helm.sh/release-name" -}}
+{{- $namespace := get $notes "meta.helm.sh/release-namespace" -}}
+{{- if or (ne $name .Release.Name) (ne $namespace .Release.Namespace) -}}
+{{- $owner := ternary (printf "release %s in namespace %s" $name $namespace) "something other than Helm" (ne $name "") -}}
+{{- fail (printf "driverName: CSIDriver %s exists in this cluster and belongs to %s: uninstall that one, or give this release another driverName, other paths.state and paths.run, and other ports" .Values.driverName $owner) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -86,6 +86,10 @@ _REFUSED_FEATURES: Final = {
 }
 _NEEDED_FEATURES: Final = ("layering", "exclusive-lock")
 _TEMPLATE: Final = re.compile(r"\$\{([^}]*)\}")
+_PASSPHRASE: Final = ("passphraseSecretName", "passphraseSecretNamespace")
+_REFERENCE: Final = re.compile(
+    r"csi\.storage\.k8s\.io/(?:[a-z]+-)*secret-(?:name|namespace)"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,6 +214,20 @@ def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
         pv_name=given.get("csi.storage.k8s.io/pv/name", ""),
         flatten_policy=_policy(given.get("flattenPolicy", "")),
     )
+
+
+def without_secrets(given: Mapping[str, str]) -> dict[str, str]:
+    """Return class parameters without the Secrets that they name.
+
+    csi-provisioner keeps its own references from CreateVolume, but hands
+    GetCapacity the class as it is, when there is no claim yet whose name could
+    be filled in.
+    """
+    return {
+        name: text
+        for name, text in given.items()
+        if name not in _PASSPHRASE and not _REFERENCE.fullmatch(name)
+    }
 
 
 def parse_secret_ref(given: Mapping[str, str]) -> SecretRef | None:

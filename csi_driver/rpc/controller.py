@@ -17,6 +17,7 @@ from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_volume_name
 from csi_driver.domain.limits import NO_LIMITS
+from csi_driver.domain.parameters import without_secrets
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
@@ -128,8 +129,8 @@ class Controller(SnapshotController):
         """Say how much room there is for volumes of a class."""
         capabilities = tuple(map(fields.capability, request.volume_capabilities))
         _refuse_modes(capabilities)
-        parameters = fields.mapping("parameters", request.parameters)
-        room = self._provisioner.capacity(parameters, capabilities)
+        given = fields.mapping("parameters", request.parameters)
+        room = self._provisioner.capacity(without_secrets(given), capabilities)
         return csi_pb2.GetCapacityResponse(
             available_capacity=room.available,
             maximum_volume_size=Int64Value(value=room.largest),

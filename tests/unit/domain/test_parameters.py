@@ -17,6 +17,7 @@ from csi_driver.domain.parameters import VolumeParameters
 from csi_driver.domain.parameters import check_snapshot_parameters
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.parameters import parse_secret_ref
+from csi_driver.domain.parameters import without_secrets
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import Striping
 
@@ -188,6 +189,44 @@ def test_a_secret_is_named_whole_or_not_at_all() -> None:
     for half in ("passphraseSecretName", "passphraseSecretNamespace"):
         with pytest.raises(InvalidRequestError, match="together"):
             parse_secret_ref({half: "x"})
+
+
+def test_a_class_is_understood_without_the_secrets_that_it_names() -> None:
+    kinds = (
+        "",
+        "provisioner-",
+        "controller-publish-",
+        "node-stage-",
+        "node-publish-",
+        "controller-expand-",
+        "node-expand-",
+        "controller-modify-",
+    )
+    references = {
+        f"csi.storage.k8s.io/{kind}secret-{part}": "${pvc.name}"
+        for kind in kinds
+        for part in ("name", "namespace")
+    }
+    passphrase = {
+        "passphraseSecretName": "${pvc.name}",
+        "passphraseSecretNamespace": "${pvc.namespace}",
+    }
+    rest = {**LEAST, "csi.storage.k8s.io/fstype": "xfs"}
+    assert without_secrets({**rest, **references, **passphrase}) == rest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "csi.storage.k8s.io/secret",
+        "csi.storage.k8s.io/provisioner-secret-nam",
+        "example.com/provisioner-secret-name",
+        "secret-name",
+    ],
+)
+def test_what_is_no_reference_to_a_secret_stays_an_error(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"'{name}'"):
+        parse_parameters(without_secrets({**LEAST, name: "x"}))
 
 
 def test_a_snapshot_class_may_carry_the_snapshotter_s_metadata() -> None:

@@ -267,6 +267,15 @@ def test_capacity(serving: Any) -> None:
     assert reply.minimum_volume_size.value == 4096
 
 
+def test_capacity_is_asked_for_with_a_class_as_it_stands(serving: Any) -> None:
+    """csi-provisioner 6.3 sends the references to Secrets, too, unlike for a volume."""
+    reference = "csi.storage.k8s.io/provisioner-secret"
+    given = {f"{reference}-name": "${pvc.name}", f"{reference}-namespace": "n"}
+    request = csi_pb2.GetCapacityRequest(parameters={"pool": "rbd", **given})
+    assert serving.controller.GetCapacity(request).available_capacity == 1 << 40
+    assert serving.provisioner.asked[-1] == ({"pool": "rbd"}, ())
+
+
 def test_get_has_a_status_without_nodes(serving: Any) -> None:
     made = serving.controller.CreateVolume(create()).volume
     reply = serving.controller.ControllerGetVolume(

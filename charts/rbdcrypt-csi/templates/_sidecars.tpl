@@ -30,12 +30,6 @@
       valueFrom:
         fieldRef:
           fieldPath: metadata.namespace
-    {{- if eq $name "provisioner" }}
-    - name: POD_NAME
-      valueFrom:
-        fieldRef:
-          fieldPath: metadata.name
-    {{- end }}
   {{- if $root.Values.sidecars.metrics }}
   ports:
     - name: {{ $name }}

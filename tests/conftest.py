@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 _TESTS = Path(__file__).resolve().parent
-_TIERS = ("unit", "contract", "ceph", "sanity", "kernel", "cluster")
+_TIERS = ("unit", "contract", "ceph", "sanity", "kernel", "chart", "cluster")
 
 # Deadlines measure the machine, not the code: shared runners pause at will.
 hypothesis.settings.register_profile("default", deadline=None)

@@ -103,6 +103,12 @@ def _flags() -> str:
         for package in ("component-base", "client-go/pkg")
         for name, text in settings.items()
     ]
+    helm = "helm.sh/helm/v3"
+    stamps.append(f"-X {helm}/internal/version.version={versions()[helm]}")
+    # The version that `helm template` and `helm lint` render for.
+    for package in ("chartutil", "lint/rules"):
+        place = f"{helm}/pkg/{package}.k8sVersion"
+        stamps += [f"-X {place}Major={major}", f"-X {place}Minor={minor}"]
     return " ".join(["-s", "-w", *stamps])
 
 

@@ -32,10 +32,8 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     up.add_argument("--no-driver", action="store_true", help="without the driver")
     commands.add_parser("down", help="stop everything, remove all of it")
     for name in _PROGRAMS:
-        run = commands.add_parser(name, help=f"run {name}", add_help=False)
-        run.add_argument("words", nargs=argparse.REMAINDER)
-    run = commands.add_parser("exec", help="run a command on the node")
-    run.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD")
+        commands.add_parser(name, help=f"run {name} with any arguments")
+    commands.add_parser("exec", help="run a command on the node")
     restart = commands.add_parser("restart", help="restart a part of the node")
     restart.add_argument("part", choices=inside.PARTS)
     logs = commands.add_parser("logs", help="list all logs, or print one of them")
@@ -92,12 +90,8 @@ def _dispatch(lab: Lab, options: argparse.Namespace) -> None:
                 lifecycle.down(lab)
         case "restart":
             lifecycle.call_inside(lab, "restart", options.part)
-        case "exec":
-            _run(lab, options.words)
         case "logs":
             _logs(lab, options.name)
-        case name:
-            _run(lab, [name, *options.words])
 
 
 def main() -> int:
@@ -106,8 +100,14 @@ def main() -> int:
     lab = places.current_lab(places.CLUSTER)
     shell.stop_on_signals()
     try:
-        if lab.inside and words[:1] and words[0] in inside.STEPS:
-            inside.take_step(lab, words[0], words[1:])
+        first, rest = "".join(words[:1]), words[1:]
+        if lab.inside and first in inside.STEPS:
+            inside.take_step(lab, first, rest)
+        elif first in _PROGRAMS:
+            # Not by argparse: it would take their options for its own.
+            _run(lab, words)
+        elif first == "exec":
+            _run(lab, rest)
         else:
             _dispatch(lab, _arguments(words))
     except shell.LabError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clustertools.kubectl import Kubectl
 
-RELEASE: Final = "rbdcrypt"
+RELEASE: Final = "rbdcrypt-csi"
 NAMESPACE: Final = "rbdcrypt-system"
 _CLUSTER: Final = "lab"
 _CEPH_SECRET: Final = "rbdcrypt-ceph"  # noqa: S105  (a name)

@@ -58,12 +58,13 @@ def up(lab: Lab, *, count: int, with_driver: bool) -> None:
             call_inside(each, "load", *map(str, archives))
         names = [nodes.node_of(each).name for each in running]
         call_inside(lab, "ready", *names)
-        if with_driver:
-            call_inside(lab, "install")
     except BaseException:
         if not was_there:
             down(lab)
         raise
+    if with_driver:
+        # What does not start is left for those who want to look at it.
+        call_inside(lab, "install")
     now = time.monotonic()
     shell.say(
         f"cluster up in {now - begin:.0f} s: {made - begin:.0f} s for programs and"

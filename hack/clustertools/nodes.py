@@ -66,6 +66,7 @@ def lab_of_second(first: Lab) -> Lab:
 
 def connect(first: Process, second: Process) -> None:
     """Lay a wire between the networks that two processes are in; runs outside."""
+    shell.apt_install("ip", "iproute2")
     peer = ("peer", "name", "eth0", "netns", str(second.pid))
     shell.run(*_ip(first), "link", "add", _LINK, "type", "veth", *peer)
     there = (SECOND.address, SECOND.pods)
@@ -81,9 +82,8 @@ def connect(first: Process, second: Process) -> None:
 
 
 def _ip(process: Process) -> tuple[str, ...]:
-    """Return `ip` in the network of a process, with the machine's process ids."""
-    where = ("--mount", "--root", "--net")
-    return ("nsenter", "--target", str(process.pid), *where, "--", "ip")
+    """Return the machine's `ip`, which knows its process ids, in another network."""
+    return ("nsenter", "--target", str(process.pid), "--net", "--", "ip")
 
 
 def first_data(lab: Lab) -> Path:

@@ -22,6 +22,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clustertools import binaries
+
 from labtools import driver
 from labtools import gotools
 from labtools import namespace
@@ -35,8 +37,19 @@ if TYPE_CHECKING:
 
     from labtools.places import Lab
 
-TIERS = ("static", "unit", "contract", "sanity", "ceph", "kernel")
+TIERS = (
+    "static",
+    "chart",
+    "unit",
+    "contract",
+    "sanity",
+    "ceph",
+    "kernel",
+    "cluster",
+)
 _WITH_CEPH = ("contract", "sanity", "ceph")
+_PLAIN = ("chart", "unit")
+"""Tiers whose tests see none of the lab's settings."""
 _HACK = places.REPO / "hack"
 
 
@@ -57,8 +70,8 @@ _CHECKS = (
     ("mypy",),
     (
         *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
-        *("hack/labtools", "hack/benchtools", "hack/imagetools", "hack/docstools"),
-        "hack/csi_client.py",
+        *("hack/labtools", "hack/benchtools", "hack/clustertools"),
+        *("hack/imagetools", "hack/docstools", "hack/csi_client.py"),
     ),
     ("lint-imports",),
 )
@@ -170,20 +183,41 @@ def _pytest(session: Session, tier: str, log: Path) -> Result:
     if not (places.REPO / "tests" / tier).is_dir():
         return Result(note=f"tests/{tier} does not exist")
     results = session.logs / f"{tier}.xml"
+    command = [
+        *("python", "-m", "pytest", f"tests/{tier}", f"--junit-xml={results}"),
+        *session.arguments,
+    ]
     if tier == "kernel":
         script = _HACK / "labtools/kernel-tier"
         guest = (sys.executable, _HACK / "kernel", script, results)
         status = session.call([*guest, *session.arguments], log)
+    elif tier == "cluster":
+        status = _in_cluster(session, command, log)
     else:
-        command = ("python", "-m", "pytest", f"tests/{tier}", f"--junit-xml={results}")
-        extra = gotools.environment()
-        plain = tier == "unit"
-        words = _lab_exec(extra, *command, *session.arguments, plain=plain)
-        status = session.call(words, log)
+        extra = {"HELM": str(binaries.ensure() / "helm")} if tier == "chart" else {}
+        if tier in _WITH_CEPH:
+            extra = gotools.environment()
+        plain = tier in _PLAIN
+        status = session.call(_lab_exec(extra, *command, plain=plain), log)
     result = _read_results(results)
     if status and not result.failed and not result.note:
         result.failed, result.note = 1, f"pytest ended with {status}"
     return result
+
+
+def _in_cluster(session: Session, command: Sequence[str], log: Path) -> int:
+    """Run a command in a cluster; one that was not there is taken down again."""
+    cluster = (sys.executable, _HACK / "cluster")
+    lab = places.current_lab(places.CLUSTER)
+    was_up = namespace.holder(lab) is not None
+    try:
+        return session.call([*cluster, "up"], log) or session.call(
+            [*cluster, "exec", *command], log
+        )
+    finally:
+        if not was_up:
+            words = [str(word) for word in (*cluster, "down")]
+            subprocess.run(words, check=False, start_new_session=True)
 
 
 def _run_tier(session: Session, tier: str) -> None:

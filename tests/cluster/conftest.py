@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tenant for each test, and the proof that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.cluster import parts
+from tests.cluster.kube import Kube
+from tests.cluster.pool import CephView
+from tests.cluster.tenant import Tenant
+
+_COLLECTED_WITHIN: Final = 90.0
+
+
+@pytest.fixture(scope="session")
+def kube() -> Iterator[Kube]:
+    """Give the cluster's API server."""
+    with contextlib.closing(Kube()) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[CephView]:
+    """Give Ceph as its administrator sees it."""
+    with contextlib.closing(CephView()) as found:
+        yield found
+
+
+@pytest.fixture
+def restless_controllers(kube: Kube) -> Iterator[None]:
+    """Kill a controller pod now and then, while a test runs; all must converge."""
+    ended = threading.Event()
+
+    def kill_now_and_then() -> None:
+        with contextlib.closing(Kube()) as own:
+            while not ended.wait(random.uniform(2, 8)):  # noqa: S311
+                pod = random.choice(parts.pods_of(own, "controller"))  # noqa: S311
+                own.kill(pod["metadata"]["name"], parts.NAMESPACE)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    yield
+    ended.set()
+    killer.join()
+    parts.wait_until_ready(kube, "controller")
+
+
+@pytest.fixture
+def tenant(kube: Kube, ceph: CephView) -> Iterator[Tenant]:
+    """Give a namespace with a Secret; afterwards no trace of it may be left."""
+    before = set(ceph.images())
+    name = f"tenant-{secrets.token_hex(3)}"
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    kube.wait("ServiceAccount", "default", name, lambda _: True)
+    made = Tenant(kube, name)
+    made.secret()
+    yield made
+    # What holds volumes first: the namespace's own deletion begins some seconds later.
+    for kind in ("Pod", "VolumeSnapshot", "PersistentVolumeClaim"):
+        for each in kube.all(kind, name):
+            kube.delete(kind, each["metadata"]["name"], name)
+    kube.delete("Namespace", name)
+    _wait_until_nothing_is_left(kube, ceph, name, before)
+
+
+def _wait_until_nothing_is_left(
+    kube: Kube, ceph: CephView, namespace: str, before: set[str]
+) -> None:
+    """Wait for the PersistentVolumes, snapshots and images of a tenant to go."""
+    deadline = time.monotonic() + _COLLECTED_WITHIN
+    while left := _left(kube, ceph, namespace, before):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.5)
+
+
+def _left(kube: Kube, ceph: CephView, namespace: str, before: set[str]) -> list[str]:
+    volumes = [
+        each["metadata"]["name"]
+        for each in kube.all("PersistentVolume")
+        if (each["spec"].get("claimRef") or {}).get("namespace") == namespace
+    ]
+    contents = [
+        each["metadata"]["name"]
+        for each in kube.all("VolumeSnapshotContent")
+        if each["spec"]["volumeSnapshotRef"]["namespace"] == namespace
+    ]
+    return [*volumes, *contents, *sorted(set(ceph.images()) - before)]

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's own processes: tests run on it and may do what its owner may."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+_CLUSTER: Final = Path(__file__).resolve().parents[2] / "hack/cluster"
+
+
+def _hack(*words: str) -> None:
+    command = [sys.executable, str(_CLUSTER), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def restart_kubelet() -> None:
+    """Restart kubelet and wait until the node is ready again."""
+    _hack("restart", "kubelet")

@@ -23,7 +23,6 @@ from pydantic_settings import BaseSettings
 from pydantic_settings import SettingsConfigDict
 
 from csi_driver.domain.clusters import Clusters
-from csi_driver.domain.clusters import parse_clusters
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.rpc.endpoint import LONGEST_HIDDEN_PATH
 from csi_driver.rpc.endpoint import parse_endpoint
@@ -105,6 +104,11 @@ class ClusterSettings(Settings):
         Path("/etc/rbdcrypt-csi/config.json"),
         description="the clusters, pools and namespaces the driver owns",
     )
+    ceph_csi_file: AbsolutePath | None = pydantic.Field(
+        None,
+        description="ceph-csi's or Rook's config.json, for the monitors of clusters"
+        " that have none in clusters_file",
+    )
     driver_name: str = pydantic.Field(
         DRIVER_NAME,
         description="the driver's name in Kubernetes",
@@ -124,18 +128,15 @@ class ClusterSettings(Settings):
 
     def clusters(self) -> Clusters:
         """Read the cluster config; InvalidRequestError says what is wrong."""
+        # Only when a command needs it: it brings the library for logs.
+        from csi_driver.images.cluster_files import read_clusters  # noqa: PLC0415
+
         try:
-            text = self.clusters_file.read_text(encoding="utf-8")
-        except OSError as error:
-            message = (
-                f"the cluster config {self.clusters_file} cannot be read:"
-                f" {error.strerror}; set {variable('clusters_file')}"
-            )
+            return read_clusters(self.clusters_file, self.ceph_csi_file)
+        except InvalidRequestError as error:
+            names = map(variable, ("clusters_file", "ceph_csi_file"))
+            message = f"{error}; see {' and '.join(names)}"
             raise InvalidRequestError(message) from error
-        except UnicodeDecodeError as error:
-            message = f"the cluster config {self.clusters_file} is not UTF-8"
-            raise InvalidRequestError(message) from error
-        return parse_clusters(text)
 
     @property
     def has_kubernetes(self) -> bool:

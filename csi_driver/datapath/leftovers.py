@@ -94,11 +94,12 @@ class Leftovers:
                 volume=str(volume_id),
             )
             return
+        user = own_user(config)
         request = Release(
             volume_id=volume_id,
             monitors=config.monitors,
-            user_id=config.user_id,
-            key=own_user(config).key,
+            user_id=user.user_id,
+            key=user.key,
             node_id=saved.node_id,
             boot_id=self._boot_id,
             predecessor=predecessor,

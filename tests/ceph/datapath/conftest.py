@@ -51,6 +51,7 @@ from csi_driver.images.pools import CephPool
 from csi_driver.images.records import change_record
 from csi_driver.images.records import create_record
 from csi_driver.images.records import read_record
+from csi_driver.images.users import own_user
 from csi_driver.images.values import NewImage
 from csi_driver.testing.lab_images import load_specs
 
@@ -84,11 +85,12 @@ class Volume:
         specs = None
         if mode.encrypted:
             specs = load_specs(dek or self.dek, *self.below)
+        user = own_user(self.config)
         return OpenVolume(
             volume_id=self.volume_id,
             monitors=self.config.monitors,
-            user_id=self.config.user_id,
-            key=SecretBytes(Path(self.config.key_file).read_bytes().strip()),
+            user_id=user.user_id,
+            key=user.key,
             pool_name=self.pool.pool_name,
             specs=specs,
             mode=mode,

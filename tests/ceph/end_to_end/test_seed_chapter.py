@@ -35,6 +35,7 @@ from csi_driver.domain.sizes import EffectiveSize
 from csi_driver.domain.sizes import RawSize
 from csi_driver.images import loaded as loading
 from csi_driver.images.ceph import CephConnector
+from csi_driver.images.users import own_user
 from csi_driver.nbd import librbd_api
 from csi_driver.nbd.librbd_connection import CephClient
 from csi_driver.nbd.librbd_image import ImageTarget
@@ -186,8 +187,8 @@ class Recorder:
 def ceph_client() -> CephClient:
     text = Path(os.environ["RBDCRYPT_CLUSTERS_FILE"]).read_text()
     config = parse_clusters(text).get("lab")
-    key = SecretBytes(Path(config.key_file).read_bytes().strip())
-    return CephClient(",".join(config.monitors), config.user_id, key)
+    user = own_user(config)
+    return CephClient(",".join(config.monitors), user.user_id, user.key)
 
 
 def open_served(world: World, volume: csi_pb2.Volume) -> LibrbdImage:

@@ -29,6 +29,7 @@ from csi_driver.domain.sizes import CapacityRange
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.records import change_record
 from csi_driver.images.records import read_record
+from csi_driver.images.users import own_user
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.staging.requests import ExpandRequest
 from csi_driver.staging.requests import PublishRequest
@@ -251,5 +252,5 @@ def read_device(path: Path, length: int, offset: int = 0) -> bytes:
 def own_ceph_user() -> dict[str, str]:
     """Return the driver's own Ceph user as a Secret would name one."""
     config = parse_clusters(clusters_file().read_text()).get("lab")
-    key = Path(config.key_file).read_text().strip()
-    return {"userID": config.user_id, "userKey": key}
+    user = own_user(config)
+    return {"userID": user.user_id, "userKey": user.key.reveal().decode()}

@@ -157,7 +157,7 @@ def test_the_cluster_config_is_read(tmp_path: Path) -> None:
 
 def test_a_cluster_config_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    with pytest.raises(InvalidRequestError, match="set RBDCRYPT_CLUSTERS_FILE"):
+    with pytest.raises(InvalidRequestError, match="see RBDCRYPT_CLUSTERS_FILE"):
         _clusters(path).clusters()
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidRequestError, match="UTF-8"):
@@ -165,6 +165,20 @@ def test_a_cluster_config_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(InvalidRequestError, match="array"):
         _clusters(path).clusters()
+
+
+def test_monitors_of_ceph_csi_s_config_are_used(tmp_path: Path) -> None:
+    own, theirs = tmp_path / "config.json", tmp_path / "ceph-csi.json"
+    user = {"userIDFile": "/i", "keyFile": "/k", "pools": [{"name": "rbd"}]}
+    own.write_text(json.dumps([{"clusterID": "c", "rbdcrypt": user}]))
+    theirs.write_text(json.dumps([{"clusterID": "c", "monitors": ["10.0.0.1"]}]))
+    flags = {"clusters_file": own, "ceph_csi_file": theirs}
+    found = settings.load(settings.ClusterSettings, flags).clusters().get("c")
+    assert found.monitors == ("10.0.0.1",)
+    with pytest.raises(
+        InvalidRequestError, match=r"'c'.*'monitors'.*RBDCRYPT_CEPH_CSI_FILE"
+    ):
+        _clusters(own).clusters()
 
 
 def test_kubernetes_is_there_in_a_pod_or_by_a_kubeconfig(

@@ -133,7 +133,7 @@ class _Inside:
         try:
             yield container
         finally:
-            self.run("rm", "--force", "--time=30", container)
+            self.run("rm", "--force", "--time=0", container)
 
     def _when_served(self, container: str, event: str) -> float:
         deadline = time.monotonic() + _PATIENCE

@@ -29,6 +29,9 @@ _RUNNERS: Final = {
 _ITSELF: Final = "csi_driver/devices/commands.py"
 """Runs what its callers name."""
 
+_ELSEWHERE: Final = ("csi_driver/plugin/", "csi_driver/testing/")
+"""Not in a pod: kubectl's plugin is on workstations, fakes are in tests."""
+
 INTERPRETER: Final = "sys.executable"
 """Stands for the interpreter that runs the driver."""
 
@@ -42,7 +45,7 @@ def programs() -> frozenset[str]:
     found: set[str] = set()
     for path in sorted(_ROOT.rglob("*.py")):
         name = str(path.relative_to(_ROOT.parent))
-        if name != _ITSELF and not name.startswith("csi_driver/testing/"):
+        if name != _ITSELF and not name.startswith(_ELSEWHERE):
             found |= _of_module(name, ast.parse(path.read_text(encoding="utf-8")))
     return frozenset(found)
 

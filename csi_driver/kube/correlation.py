@@ -2,9 +2,9 @@
 """How often something is said: once, then with a growing count, and not too often.
 
 kubelet repeats a failing stage for ever.  So what happens again within a while
-adds to the Event that is there, and one object gets only so many requests, as
-client-go's correlator does it.  Decisions only, for one thread; posting is left
-to `events`.
+adds to the Event that is there, as client-go's correlator does it, and of one
+reason one object gets only so many requests; another reason is not silenced by
+them.  Decisions only, for one thread; posting is left to `events`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from collections import OrderedDict
 from typing import Final
 
 from csi_driver.domain.notices import Claim
+from csi_driver.domain.notices import Happening
 from csi_driver.domain.notices import Pod
 from csi_driver.kube.event_objects import Occurrence
 
 WINDOW: Final = 600.0
 """Seconds of silence after which the same thing is a new Event."""
 
-BURST: Final = 10
-"""Requests about one object at once; a flatten from start to end makes five."""
+BURST: Final = 6
+"""Requests about one object for one reason at once; two flattens make six."""
 
 REFILL: Final = 60.0
-"""Seconds until one object gets one more request."""
+"""Seconds until there is one more of them."""
 
 _MOST: Final = 1024
 """Occurrences, and objects, that are remembered; the oldest are forgotten."""
+
+type _Topic = tuple[Claim | Pod, Happening]
 
 
 @dataclasses.dataclass(slots=True)
@@ -52,7 +55,7 @@ class Correlator:
 
     def __init__(self) -> None:
         self._series: OrderedDict[Occurrence, tuple[Series, float]] = OrderedDict()
-        self._buckets: OrderedDict[Claim | Pod, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[_Topic, _Bucket] = OrderedDict()
 
     def count(self, seen: Occurrence, when: dt.datetime, now: float) -> Series:
         """Return the series that an occurrence belongs to, with it counted."""
@@ -66,12 +69,13 @@ class Correlator:
         _forget_oldest(self._series)
         return series
 
-    def admits(self, about: Claim | Pod, now: float) -> bool:
-        """Tell whether one more request may be made about an object; takes it."""
-        bucket = self._buckets.pop(about, None) or _Bucket(BURST, now)
+    def admits(self, seen: Occurrence, now: float) -> bool:
+        """Tell whether one more request may be made about it, and count that one."""
+        topic = seen.about, seen.what
+        bucket = self._buckets.pop(topic, None) or _Bucket(BURST, now)
         bucket.tokens = min(BURST, bucket.tokens + (now - bucket.at) / REFILL)
         bucket.at = now
-        self._buckets[about] = bucket
+        self._buckets[topic] = bucket
         _forget_oldest(self._buckets)
         if bucket.tokens < 1:
             return False

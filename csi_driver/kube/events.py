@@ -53,8 +53,8 @@ _log = structlog.get_logger(__name__)
 class EventCounts:
     """What became of the notices so far; each has one fate.
 
-    `posted` made an Event, `repeated` raised the count of one, `limited` were
-    too many about one object, `nameless` had no claim, `failed` were refused by
+    `posted` made an Event, `repeated` raised the count of one, `limited` came
+    too often, `nameless` had no claim, `failed` were refused by
     the API server or never reached it, `dropped` found the queue full.
     """
 
@@ -156,7 +156,7 @@ class Events:
         seen = Occurrence(about, notice.what, clean(notice.message))
         now = self._clock()
         series = self._correlator.count(seen, when, now)
-        if not self._correlator.admits(about, now):
+        if not self._correlator.admits(seen, now):
             self._add("limited")
             _log.debug("event limited", reason=notice.what.value, name=about.name)
             return

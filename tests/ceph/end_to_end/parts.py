@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,14 @@ _END_SECONDS: Final = 45.0
 class Part:
     """One command of the driver: `controller`, `node` or `datapath`."""
 
-    def __init__(self, name: str, directory: Path, node_id: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        node_id: str,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Further settings are variables, as RBDCRYPT_KUBECONFIG is one."""
         self.name = name
         self.log_file = directory / f"{name}.log"
         run = directory / "run"
@@ -40,6 +48,7 @@ class Part:
             "RBDCRYPT_NODE_ID": node_id,
             "RBDCRYPT_RUN_DIR": str(run),
             "RBDCRYPT_STATE_DIR": str(directory / "state"),
+            **(settings or {}),
         }
 
     @property

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -36,11 +37,17 @@ from tests.ceph.end_to_end.parts import Part
 class Machine:
     """One node: its service, its datapath, and a client of the service."""
 
-    def __init__(self, node_id: str, directory: Path) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
         self.node_id = node_id
         self.directory = directory
-        self.service = Part("node", directory, node_id)
-        self.datapath = Part("datapath", directory, node_id)
+        self.service = Part("node", directory, node_id, settings)
+        self.datapath = Part("datapath", directory, node_id, settings)
         self.control = Datapath(self.datapath.socket)
         self.parts = (self.service, self.datapath)
         self.client = Node(self.service.endpoint)
@@ -80,10 +87,12 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(node_id: str) -> Iterator[Machine]:
+def machine(
+    node_id: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Machine]:
     """Give a node that runs; nothing of it is left afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="e2e-"))
-    found = Machine(node_id, directory)
+    found = Machine(node_id, directory, settings)
     try:
         found.datapath.start()
         found.service.start()
@@ -101,7 +110,9 @@ class World:
 
     def __init__(self, first: Machine) -> None:
         self.first = first
-        self.controller_part = Part("controller", first.directory, first.node_id)
+        self.controller_part = Part(
+            "controller", first.directory, first.node_id, first.settings
+        )
         self.controller_part.start()
         self.controller = Controller(
             self.controller_part.endpoint, {"clusterID": "lab", "pool": pool_name()}

@@ -88,6 +88,12 @@ def own_pool() -> Iterator[CephWorld]:
         )
 
 
+def told_full(world: CephWorld) -> bool:
+    """Ask as the driver's own user, whose rights are those of `profile rbd`."""
+    with world.shared.pool(world.cluster, world.pool_name) as pool:
+        return pool.is_full()
+
+
 def quickly(call: Callable[[], object]) -> None:
     """Do it, and fail if it waits for room; reraises what the call raises."""
     raised: list[BaseException] = []
@@ -113,6 +119,7 @@ def test_a_full_pool_refuses_new_volumes_and_lets_old_ones_go(
     encrypted = world.volumes.create(world.request("encrypted"))
     plain = world.create("plain")
     set_quota(world.pool_name, 1)
+    assert told_full(world)
     before = world.content()
     with pytest.raises(ExhaustedError, match="is full"):
         quickly(lambda: world.volumes.create(world.request("new")))
@@ -128,5 +135,6 @@ def test_a_full_pool_refuses_new_volumes_and_lets_old_ones_go(
     quickly(world.collect_all)
     assert world.content() == {}
     set_quota(world.pool_name, 0)
+    assert not told_full(world)
     world.volumes.create(world.request("new"))
     assert world.names() == ["new"]

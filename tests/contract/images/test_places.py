@@ -71,6 +71,7 @@ def test_instances_have_addresses_of_their_own(ceph: Ceph, peer: Ceph) -> None:
 
 def test_a_pool_has_room(ceph: Ceph) -> None:
     assert ceph.pool(POOL).free_bytes() > 64 * MIB
+    assert not ceph.pool(POOL).is_full()
 
 
 def test_namespaces_do_not_see_each_other(

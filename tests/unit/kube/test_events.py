@@ -227,10 +227,12 @@ def test_a_flood_about_one_object_is_bounded_and_counted(world: World) -> None:
     ]
     assert world.tell(*flood) == EventCounts(posted=BURST, limited=50 - BURST)
     assert len(world.server.events) == BURST
-    # Others are not silenced by it, and neither is it for ever.
-    assert world.tell(Notice(Happening.POOL_FULL, POD, "full")).posted == BURST + 1
+    # Nothing else is silenced by it, and neither is it for ever.
+    fenced = Notice(Happening.HOLDER_FENCED, VOLUME, "fenced")
+    other = Notice(Happening.WRONG_SECRET, POD, "wrong")
+    assert world.tell(fenced, other).posted == BURST + 2
     world.clock.now += REFILL
-    assert world.tell(WRONG, WRONG).posted == BURST + 2
+    assert world.tell(WRONG, WRONG).posted == BURST + 3
 
 
 def test_what_was_limited_is_in_the_next_count(world: World) -> None:

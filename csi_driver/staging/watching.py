@@ -84,6 +84,9 @@ class Watch:
         except DriverError as error:
             _log.debug("nothing to look at", error=str(error))
             return False
+        except Exception as error:  # noqa: BLE001  # the next look may go well
+            _log.error("looking failed unforeseen", exc_info=error)
+            return False
         busy = [self._show(each, exports) for each in self._observers]
         return any(busy)
 

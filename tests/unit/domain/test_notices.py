@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from csi_driver.domain.notices import Claim
@@ -63,6 +66,14 @@ def test_nobody_can_be_told_too() -> None:
     """Mypy says whether the class fulfils the protocol."""
     notices: Notices = Untold()
     notices.tell(Notice(Happening.FLATTENED, Pod("tenant-a", "web-0", UID), "flat"))
+
+
+def test_every_happening_is_documented_as_what_it_is() -> None:
+    row = re.compile(r"^\| `(\w+)` \| (Normal|Warning) \|", re.MULTILINE)
+    text = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+    assert row.findall(text) == [
+        (each.value, "Warning" if each.alarming else "Normal") for each in Happening
+    ]
 
 
 def test_only_what_is_going_well_alarms_nobody() -> None:

@@ -34,7 +34,11 @@ type Answer = tuple[int, dict[str, Any]]
 
 
 class EventServer(http.server.ThreadingHTTPServer):
-    """`refusing` answers everything so, `delay` (seconds) makes every answer late."""
+    """`refusing` answers everything so; `delay` makes every answer late.
+
+    `losing` does what the next request asks, and answers only so much later.  Both
+    are seconds.
+    """
 
     daemon_threads = True
 
@@ -47,6 +51,7 @@ class EventServer(http.server.ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.refusing = 0
         self.delay = 0.0
+        self.losing = 0.0
         self.lock = threading.Lock()
 
     @property
@@ -205,6 +210,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = (server.refusing, {})
         else:
             answer = find(json.loads(sent) if sent else {})
+        lost, server.losing = server.losing, 0.0
+        time.sleep(lost)
         status, found = answer
         text = json.dumps(found).encode()
         with contextlib.suppress(OSError):  # who asked may have given up

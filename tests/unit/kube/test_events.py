@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import threading
 import time
@@ -28,7 +29,9 @@ from csi_driver.kube.claims import Claims
 from csi_driver.kube.correlation import BURST
 from csi_driver.kube.correlation import REFILL
 from csi_driver.kube.correlation import WINDOW
+from csi_driver.kube.event_objects import LONGEST_MESSAGE
 from csi_driver.kube.event_objects import Reporter
+from csi_driver.kube.events import MOST_WAITING
 from csi_driver.kube.events import EventCounts
 from csi_driver.kube.events import Events
 from tests.unit.kube.event_server import EventServer
@@ -309,13 +312,12 @@ def test_a_server_that_refuses_costs_the_event_alone(
 
 
 def test_an_event_whose_answer_was_lost_is_not_made_twice(world: World) -> None:
-    world.server.delay = 0.7  # longer than the client waits
-    world.events.tell(Notice(Happening.WRONG_SECRET, CLAIM, "x"))
-    eventually(lambda: len(world.server.asked) == 2)
-    world.server.delay = 0.0
-    eventually(lambda: total(world.events) == 1)
-    time.sleep(0.8)
+    world.server.losing = 0.8  # longer than the client waits
+    assert world.tell(Notice(Happening.WRONG_SECRET, CLAIM, "x")).posted == 1
+    assert [verb for verb, _ in world.server.asked] == ["POST", "POST"]
     assert len(world.server.events) == 1
+    assert world.tell(Notice(Happening.WRONG_SECRET, CLAIM, "x")).repeated == 1
+    assert world.server.events[0]["count"] == 2
 
 
 def test_telling_never_waits_and_losses_are_counted(world: World) -> None:
@@ -425,6 +427,21 @@ def test_a_slow_server_does_not_hold_up_the_end(world: World) -> None:
     assert time.monotonic() - begin < 1
     world.server.delay = 0.0
     assert events.close(20), "later it has ended, too"
+
+
+# --------------------------------------------------------------------- documents
+
+
+def test_the_documented_numbers_are_the_real_ones() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+    words = " ".join(text.split())
+    assert f"within {WINDOW / 60:.0f} minutes" in words
+    assert f"gets {BURST} requests at once and then one a minute" in words
+    assert REFILL == 60
+    assert f"a queue of {MOST_WAITING}" in words
+    assert f"at most {LONGEST_MESSAGE} characters" in words
+    for fate in dataclasses.asdict(EventCounts()):
+        assert f"`{fate}`" in words
 
 
 # ----------------------------------------------------------------------- secrets

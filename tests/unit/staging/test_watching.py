@@ -86,14 +86,17 @@ def test_it_looks_seldom_while_nobody_is(started: Started) -> None:
     assert len(idle.looks) == 1
 
 
-def test_without_a_datapath_it_goes_on(started: Started) -> None:
+@pytest.mark.parametrize("error", [UnavailableError, RuntimeError])
+def test_without_a_datapath_it_goes_on(
+    started: Started, error: type[Exception]
+) -> None:
     tries: list[int] = []
 
     def exports() -> list[ExportStatus]:
         tries.append(1)
         if len(tries) < 3:
             message = "the datapath does not answer"
-            raise UnavailableError(message)
+            raise error(message)
         return []
 
     seen = Counting()

@@ -22,6 +22,12 @@ from csi_driver.datapath.messages import ExportStatus
 from csi_driver.datapath.supervisor import Supervisor
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
+from csi_driver.domain.notices import Claim
+from csi_driver.domain.notices import Happening
+from csi_driver.domain.notices import Notice
+from csi_driver.kube.claims import Claims
+from csi_driver.kube.event_objects import Reporter
+from csi_driver.kube.events import Events
 from csi_driver.nbd.listener import listen
 from csi_driver.rpc.health import Health
 from csi_driver.rpc.identity import Identity
@@ -120,7 +126,7 @@ def test_a_controller_lives_from_its_socket_on_and_is_ready_after_its_probe(
     settings: dict[str, str], scratch: Path
 ) -> None:
     health = Health()
-    with watching.controller(load(ControllerSettings, settings)) as recorder:
+    with watching.controller(load(ControllerSettings, settings), None) as recorder:
         status, lines = read(settings, "/healthz")
         assert status == 503
         assert lines[0].startswith(f"failed probe: Probe at {scratch}/csi.sock")
@@ -149,7 +155,7 @@ def test_a_process_that_cannot_work_lives_and_is_not_ready(
     health = Health()
     health.check(broken)
     with (
-        watching.controller(load(ControllerSettings, settings)) as recorder,
+        watching.controller(load(ControllerSettings, settings), None) as recorder,
         csi(scratch, health, recorder),
     ):
         assert read(settings, "/healthz") == (200, ["ok probe"])
@@ -167,7 +173,7 @@ def test_a_node_is_ready_with_its_datapath_and_its_kubelet(
     health, standing = Health(), Standing()
     health.check(lambda: None)
     with (
-        watching.node(load(NodeSettings, settings), standing) as recorder,
+        watching.node(load(NodeSettings, settings), standing, None) as recorder,
         csi(scratch, health, recorder),
     ):
         standing.set(State(Phase.REFUSED, "kubelet says no"))
@@ -198,12 +204,36 @@ def test_a_node_that_registers_itself_nowhere_is_ready_without(
     health = Health()
     health.check(lambda: None)
     with (
-        watching.node(load(NodeSettings, settings), Standing()) as recorder,
+        watching.node(load(NodeSettings, settings), Standing(), None) as recorder,
         csi(scratch, health, recorder),
         control_socket(settings),
     ):
         assert read(settings, "/readyz") == (200, ["ok probe", "ok datapath"])
         assert not any("kubelet" in line for line in read(settings, "/metrics")[1])
+
+
+@pytest.mark.parametrize("kind", ["controller", "node"])
+def test_what_became_of_the_events_is_counted(
+    settings: dict[str, str], kind: str
+) -> None:
+    writer: Any = None
+    events = Events(
+        writer,
+        Claims("csi.example.org", writer, lambda _: ""),
+        Reporter("csi.example.org", "here"),
+        most_waiting=1,
+    )
+    for _ in range(2):  # nobody posts them: one waits, one is dropped
+        events.tell(Notice(Happening.FLATTENED, Claim("tenant", "data"), "flat"))
+    shown = (
+        watching.controller(load(ControllerSettings, settings), events)
+        if kind == "controller"
+        else watching.node(load(NodeSettings, settings), Standing(), events)
+    )
+    with shown:
+        lines = read(settings, "/metrics")[1]
+    assert 'rbdcrypt_events_total{fate="dropped"} 1.0' in lines
+    assert 'rbdcrypt_events_total{fate="posted"} 0.0' in lines
 
 
 def test_a_datapath_lives_while_its_control_socket_answers(
@@ -247,8 +277,8 @@ def test_without_an_address_nothing_is_counted_or_served(
     given = settings | {"http_address": ""}
     exports: Any = NoExports()
     with (
-        watching.controller(load(ControllerSettings, given)) as controller,
-        watching.node(load(NodeSettings, given), Standing()) as node,
+        watching.controller(load(ControllerSettings, given), None) as controller,
+        watching.node(load(NodeSettings, given), Standing(), None) as node,
         watching.datapath(load(DatapathSettings, given), exports),
     ):
         assert isinstance(controller, NoRecorder)

@@ -29,6 +29,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start Ceph, Kubernetes and the driver")
     up.add_argument("--nodes", type=int, choices=(1, 2), default=1)
+    up.add_argument("--suite", action="store_true", help="with upstream's tests")
     up.add_argument("--no-driver", action="store_true", help="without the driver")
     commands.add_parser("down", help="stop everything, remove all of it")
     for name in _PROGRAMS:
@@ -41,12 +42,19 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _wanted(options: argparse.Namespace) -> lifecycle.Wanted:
+    return lifecycle.Wanted(
+        nodes=options.nodes, driver=not options.no_driver, suite=options.suite
+    )
+
+
 def _environment(lab: Lab) -> dict[str, str]:
     """Return what commands on the node have to know."""
     return {
         "KUBECONFIG": str(inside.identities(lab).kubeconfig("admin")),
         "CEPH_CONF": str(lab.ceph_conf),
         "RBDCRYPT_CLUSTERS_FILE": str(lab.etc / "config.json"),
+        "STORAGE_SUITE": str(lab.run / "suite"),
     }
 
 
@@ -82,9 +90,7 @@ def _dispatch(lab: Lab, options: argparse.Namespace) -> None:
     match options.command:
         case "up":
             with lifecycle.alone(lab):
-                lifecycle.up(
-                    lab, count=options.nodes, with_driver=not options.no_driver
-                )
+                lifecycle.up(lab, _wanted(options))
         case "down":
             with lifecycle.alone(lab):
                 lifecycle.down(lab)

@@ -40,3 +40,12 @@ def archives(programs: Path, *, with_driver: bool) -> list[Path]:
     if with_driver:
         found += [images.ensure_driver_image(), images.ensure_workload_image()]
     return found
+
+
+def suite_archives(suite: Path) -> list[Path]:
+    """Return archives of what the pods of upstream's storage suite run."""
+    return [
+        images.ensure_agnhost_image(suite / "agnhost"),
+        images.ensure_busybox_image(),
+        images.ensure_nginx_image(),
+    ]

@@ -8,6 +8,7 @@ images, the Python environment.  The rest runs inside (`inside`).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import time
 from typing import TYPE_CHECKING
@@ -38,20 +39,31 @@ def alone(lab: Lab) -> Iterator[None]:
         yield
 
 
-def up(lab: Lab, *, count: int, with_driver: bool) -> None:
-    """Start what does not run; install the driver as the clone has it now.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be up; what is there beyond that stays."""
 
-    `count` is how many nodes there are to be, 1 or 2; more than that stay.
-    """
+    nodes: int = 1
+    """1 or 2."""
+    driver: bool = True
+    suite: bool = False
+    """Upstream's storage suite, to be run by tests."""
+
+
+def up(lab: Lab, wanted: Wanted) -> None:
+    """Start what does not run; install the driver as the clone has it now."""
     begin = time.monotonic()
     programs = binaries.ensure()
-    archives = images.archives(programs, with_driver=with_driver)
+    archives = images.archives(programs, with_driver=wanted.driver)
+    suite = binaries.ensure_e2e() if wanted.suite else None
+    if suite is not None:
+        archives += images.suite_archives(suite)
     made = time.monotonic()
     second = nodes.lab_of_second(lab)
     was_there = namespace.holder(lab) is not None
     try:
         _start(lab, programs, "start")
-        if count > 1 or namespace.holder(second) is not None:
+        if wanted.nodes > 1 or namespace.holder(second) is not None:
             _start(second, programs, "join", wired_to=lab)
         running = [each for each in (lab, second) if namespace.holder(each)]
         for each in running:
@@ -62,7 +74,9 @@ def up(lab: Lab, *, count: int, with_driver: bool) -> None:
         if not was_there:
             down(lab)
         raise
-    if with_driver:
+    if suite is not None:
+        _link(lab.run / "suite", suite)
+    if wanted.driver:
         # What does not start is left for those who want to look at it.
         call_inside(lab, "install")
     now = time.monotonic()
@@ -88,13 +102,18 @@ def call_inside(lab: Lab, *words: str) -> None:
         raise shell.LabError(f"hack/cluster {words[0]} failed inside ({status})")
 
 
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+
+
 def _start(lab: Lab, programs: Path, step: str, wired_to: Lab | None = None) -> None:
     """Make a node's namespaces and start what runs in them, unless it is there."""
     if namespace.holder(lab) is not None:
         namespace.use_environment(lab)
         return
     namespace.use_environment(lab)
-    (lab.run / "programs").symlink_to(programs)
+    _link(lab.run / "programs", programs)
     if wired_to is not None:
         call_inside(lab, "address")
         nodes.connect(namespace.ensure(wired_to), namespace.ensure(lab))

@@ -211,9 +211,8 @@ def _in_cluster(session: Session, command: Sequence[str], log: Path) -> int:
     lab = places.current_lab(places.CLUSTER)
     was_up = namespace.holder(lab) is not None
     try:
-        return session.call([*cluster, "up"], log) or session.call(
-            [*cluster, "exec", *command], log
-        )
+        up = (*cluster, "up", "--nodes", "2", "--suite")
+        return session.call(up, log) or session.call([*cluster, "exec", *command], log)
     finally:
         if not was_up:
             words = [str(word) for word in (*cluster, "down")]

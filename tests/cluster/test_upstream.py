@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes' own storage suite, told what the driver can do by upstream/driver.yaml.
+
+A chosen set runs here; UPSTREAM=all runs every spec that is not disruptive, which
+takes an hour or so.  docs/upstream-suite.md records what passes and why not.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.cluster.kube import Kube
+from tests.cluster.kube import Object
+
+_HERE: Final = Path(__file__).parent / "upstream"
+_NAME: Final = "rbdcrypt-upstream"
+"""Of the class, and of the namespace of its Secret."""
+
+_ALL: Final = r"External.Storage"
+_CHOSEN: Final = (
+    r"External.Storage.*("
+    r"default fs.*(should store data|subpath.*existing director)"
+    r"|block volmode.*should store data"
+    r"|Generic Ephemeral-volume \(default fs\).*should create read.write inline"
+    r"|provisioning.*should provision storage with (snapshot|pvc) data source \["
+    r"|volume-expand.*should resize volume when PVC is edited while pod is using it"
+    r"|fsgroupchangepolicy.*\(OnRootMismatch\).*new pod fsgroup applied"
+    r"|read-write-once-pod"
+    r"|volume-modify.*should modify volume with no VAC"
+    r")"
+)
+_LEFT_OUT: Final = r"\[Disruptive\]|\[Serial\]|\[Slow\]|Feature:Windows|ntfs"
+
+
+@pytest.fixture
+def storage_class(kube: Kube) -> Iterator[str]:
+    """Give a class whose Secret is the same in every namespace."""
+    metadata: Object = {"name": _NAME}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "passphrase", "namespace": _NAME},
+            "stringData": {"encryptionPassphrase": os.urandom(16).hex()},
+        }
+    )
+    secrets = {
+        f"csi.storage.k8s.io/{use}-secret-{part}": value
+        for use in ("provisioner", "node-stage", "controller-expand", "node-expand")
+        for part, value in (("name", "passphrase"), ("namespace", _NAME))
+    }
+    kube.apply(
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": metadata,
+            "provisioner": "csi.rbdcrypt.io",
+            "parameters": {
+                "clusterID": "lab",
+                "pool": "rbd",
+                "csi.storage.k8s.io/fstype": "xfs",
+                **secrets,
+            },
+            "allowVolumeExpansion": True,
+        }
+    )
+    yield _NAME
+    kube.delete("StorageClass", _NAME)
+    kube.delete("Namespace", _NAME)
+
+
+@pytest.mark.timeout(5400)
+def test_the_storage_suite_of_kubernetes_passes(
+    storage_class: str, tmp_path: Path
+) -> None:
+    suite = Path(os.environ["STORAGE_SUITE"]) / "e2e.test"
+    if not suite.exists():
+        pytest.fail("the suite is not there: hack/cluster up --suite")
+    report = tmp_path / "report.xml"
+    chosen = os.environ.get("UPSTREAM", "")
+    done = subprocess.run(
+        [
+            str(suite),
+            f"-kubeconfig={os.environ['KUBECONFIG']}",
+            "-provider=local",
+            "-node-os-distro=debian",
+            "-allowed-not-ready-nodes=-1",
+            f"-repo-root={_HERE}",
+            f"-storage.testdriver={_HERE / 'driver.yaml'}",
+            f"-ginkgo.focus={_ALL if chosen == 'all' else chosen or _CHOSEN}",
+            f"-ginkgo.skip={_LEFT_OUT}",
+            "-ginkgo.no-color",
+            "-ginkgo.timeout=85m",
+            f"-ginkgo.junit-report={report}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    (tmp_path / "log").write_text(done.stdout)
+    ran = [
+        case
+        for case in ET.parse(report).getroot().iter("testcase")  # noqa: S314  (its own)
+        if case.get("status") != "skipped"
+    ]
+    names = [f"{case.get('status')}: {case.get('name')}" for case in ran]
+    print(*sorted(names), sep="\n")  # noqa: T201  # the record of what has passed
+    failed = [name for name in names if not name.startswith("passed")]
+    assert failed == [], done.stdout[-20000:]
+    assert len(ran) > 10

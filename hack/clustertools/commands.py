@@ -14,6 +14,7 @@ from labtools import namespace
 from labtools import places
 from labtools import shell
 
+from clustertools import driver
 from clustertools import inside
 from clustertools import lifecycle
 
@@ -54,6 +55,7 @@ def _environment(lab: Lab) -> dict[str, str]:
         "KUBECONFIG": str(inside.identities(lab).kubeconfig("admin")),
         "CEPH_CONF": str(lab.ceph_conf),
         "RBDCRYPT_CLUSTERS_FILE": str(lab.etc / "config.json"),
+        "CHART_VALUES": str(driver.values_file(lab)),
         "STORAGE_SUITE": str(lab.run / "suite"),
     }
 

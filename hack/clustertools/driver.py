@@ -15,6 +15,8 @@ from labtools import shell
 from clustertools import images
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from labtools.places import Lab
 
     from clustertools.kubectl import Kubectl
@@ -29,7 +31,7 @@ _SECRET: Final = "rbdcrypt-passphrase"  # noqa: S105  (a name)
 def install(lab: Lab, kubectl: Kubectl) -> None:
     """Install the chart of the clone and wait until all of its pods are ready."""
     kubectl.apply(_namespace(), _ceph_secret(lab))
-    values = lab.etc / "values.json"
+    values = values_file(lab)
     values.write_text(json.dumps(values_for(lab), indent=2) + "\n")
     shell.run(
         kubectl.programs / "helm",
@@ -37,6 +39,11 @@ def install(lab: Lab, kubectl: Kubectl) -> None:
         *("upgrade", "--install", RELEASE, lab.repo / "charts/rbdcrypt-csi"),
         *("--values", values, "--wait", "--timeout", "3m"),
     )
+
+
+def values_file(lab: Lab) -> Path:
+    """Return the file of the chart's values."""
+    return lab.etc / "values.json"
 
 
 def _namespace() -> dict[str, Any]:

@@ -125,7 +125,7 @@ def current_lab(default: str = "") -> Lab:
     if MARKER.exists():
         found = json.loads(MARKER.read_text())
         repo, data, run = (Path(found[name]) for name in ("repo", "data", "run"))
-        return Lab(repo, data, run, found["kind"], found["isolated"] == "yes")
+        return Lab(repo, data, run, found["kind"], found.get("isolated") == "yes")
     name = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
     other = os.environ.get("LAB_NAME", default)
     if other:

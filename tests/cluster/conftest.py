@@ -37,14 +37,20 @@ def ceph() -> Iterator[CephView]:
 
 @pytest.fixture
 def restless_controllers(kube: Kube) -> Iterator[None]:
-    """Kill a controller pod now and then, while a test runs; all must converge."""
+    """Kill a controller pod now and then, while a test runs; all must converge.
+
+    The first one soon, the others when the sidecars' leases of the last one have
+    run out, which takes 15 s: else nobody would ever lead.
+    """
     ended = threading.Event()
 
     def kill_now_and_then() -> None:
+        pause = random.uniform(1, 8)  # noqa: S311
         with contextlib.closing(Kube()) as own:
-            while not ended.wait(random.uniform(2, 8)):  # noqa: S311
+            while not ended.wait(pause):
                 pod = random.choice(parts.pods_of(own, "controller"))  # noqa: S311
                 own.kill(pod["metadata"]["name"], parts.NAMESPACE)
+                pause = random.uniform(20, 40)  # noqa: S311
 
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()

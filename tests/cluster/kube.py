@@ -29,6 +29,7 @@ type Object = dict[str, Any]
 
 _PAUSE: Final = 0.25
 _VERSIONS: Final = {
+    "ClusterRole": "rbac.authorization.k8s.io/v1",
     "DaemonSet": "apps/v1",
     "Deployment": "apps/v1",
     "CSIDriver": "storage.k8s.io/v1",

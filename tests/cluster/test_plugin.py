@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kubectl rbdcrypt` on a real cluster: volumes by the names that tenants gave them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from tests.cluster.tenant import PER_PVC_CLASS
+from tests.cluster.tenant import XFS
+from tests.cluster.tenant import Tenant
+from tests.cluster.tenant import from_claim
+
+
+def plugin(tenant: Tenant, *words: str, status: int = 0) -> str:
+    """Run the plugin in the tenant's namespace and return all that it prints."""
+    done = subprocess.run(
+        ["kubectl", "rbdcrypt", *words, "--namespace", tenant.namespace],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def shown(tenant: Tenant, claim: str) -> dict[str, Any]:
+    """Return what `show` says about a claim."""
+    return dict(json.loads(plugin(tenant, "show", claim, "--output", "json")))
+
+
+def test_a_clone_is_listed_shown_checked_and_flattened(tenant: Tenant) -> None:
+    passphrases = [tenant.secret(name) for name in ("source", "copy")]
+    tenant.claim("source", XFS, storage_class=PER_PVC_CLASS)
+    tenant.pod("writer", "source")
+    tenant.ready("writer")
+    tenant.run("writer", "echo kept > /data/file && sync /data/file")
+    copied = from_claim("source")
+    tenant.claim("copy", XFS, storage_class=PER_PVC_CLASS, source=copied)
+    tenant.bound("copy")
+    listed = plugin(tenant, "list")
+    assert "source" in listed
+    assert "lab-node" in listed
+    before = shown(tenant, "copy")
+    assert len(before["volume"]["chain"]["layers"]) == 2
+    assert "source" in plugin(tenant, "show", "copy")
+    plugin(tenant, "check", "copy")
+    plugin(tenant, "flatten", "copy")
+    after = shown(tenant, "copy")
+    assert len(after["volume"]["chain"]["layers"]) == 1
+    tenant.pod("reader", "copy")
+    tenant.ready("reader")
+    assert tenant.run("reader", "cat /data/file").strip() == "kept"
+    everything = listed + json.dumps([before, after])
+    assert not any(each in everything for each in passphrases)
+
+
+def test_what_cannot_be_shown_is_one_sentence(tenant: Tenant) -> None:
+    output = plugin(tenant, "show", "nothing", status=1)
+    assert "nothing" in output
+    assert output.count("\n") == 1

@@ -19,6 +19,7 @@ from csi_driver.domain import json_fields as read
 from csi_driver.domain.access import DEFAULT_FILESYSTEM
 from csi_driver.domain.access import Filesystem
 from csi_driver.domain.access import parse_filesystem
+from csi_driver.domain.class_secrets import without_secrets
 from csi_driver.domain.described import REQUIRED
 from csi_driver.domain.described import Described
 from csi_driver.domain.errors import InvalidRequestError
@@ -87,9 +88,6 @@ _REFUSED_FEATURES: Final = {
 _NEEDED_FEATURES: Final = ("layering", "exclusive-lock")
 _TEMPLATE: Final = re.compile(r"\$\{([^}]*)\}")
 _PASSPHRASE: Final = ("passphraseSecretName", "passphraseSecretNamespace")
-_REFERENCE: Final = re.compile(
-    r"csi\.storage\.k8s\.io/(?:[a-z]+-)*secret-(?:name|namespace)"
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,18 +214,15 @@ def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
     )
 
 
-def without_secrets(given: Mapping[str, str]) -> dict[str, str]:
-    """Return class parameters without the Secrets that they name.
+def without_claim(given: Mapping[str, str]) -> dict[str, str]:
+    """Return of class parameters what can be understood without any claim.
 
-    csi-provisioner keeps its own references from CreateVolume, but hands
-    GetCapacity the class as it is, when there is no claim yet whose name could
-    be filled in.
+    csi-provisioner keeps the Secrets that it brings along from CreateVolume, but
+    hands GetCapacity the class as it is, when there is no claim yet whose name
+    could be filled in.
     """
-    return {
-        name: text
-        for name, text in given.items()
-        if name not in _PASSPHRASE and not _REFERENCE.fullmatch(name)
-    }
+    own = without_secrets(given)
+    return {name: text for name, text in own.items() if name not in _PASSPHRASE}
 
 
 def parse_secret_ref(given: Mapping[str, str]) -> SecretRef | None:

@@ -17,7 +17,7 @@ from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.ids import check_volume_name
 from csi_driver.domain.limits import NO_LIMITS
-from csi_driver.domain.parameters import without_secrets
+from csi_driver.domain.parameters import without_claim
 from csi_driver.provisioning.requests import CreateRequest
 from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
@@ -130,7 +130,7 @@ class Controller(SnapshotController):
         capabilities = tuple(map(fields.capability, request.volume_capabilities))
         _refuse_modes(capabilities)
         given = fields.mapping("parameters", request.parameters)
-        room = self._provisioner.capacity(without_secrets(given), capabilities)
+        room = self._provisioner.capacity(without_claim(given), capabilities)
         return csi_pb2.GetCapacityResponse(
             available_capacity=room.available,
             maximum_volume_size=Int64Value(value=room.largest),

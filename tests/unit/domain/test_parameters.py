@@ -17,7 +17,7 @@ from csi_driver.domain.parameters import VolumeParameters
 from csi_driver.domain.parameters import check_snapshot_parameters
 from csi_driver.domain.parameters import parse_parameters
 from csi_driver.domain.parameters import parse_secret_ref
-from csi_driver.domain.parameters import without_secrets
+from csi_driver.domain.parameters import without_claim
 from csi_driver.domain.sizes import MIB
 from csi_driver.domain.sizes import Striping
 
@@ -212,7 +212,7 @@ def test_a_class_is_understood_without_the_secrets_that_it_names() -> None:
         "passphraseSecretNamespace": "${pvc.namespace}",
     }
     rest = {**LEAST, "csi.storage.k8s.io/fstype": "xfs"}
-    assert without_secrets({**rest, **references, **passphrase}) == rest
+    assert without_claim({**rest, **references, **passphrase}) == rest
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_class_is_understood_without_the_secrets_that_it_names() -> None:
 )
 def test_what_is_no_reference_to_a_secret_stays_an_error(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"'{name}'"):
-        parse_parameters(without_secrets({**LEAST, name: "x"}))
+        parse_parameters(without_claim({**LEAST, name: "x"}))
 
 
 def test_a_snapshot_class_may_carry_the_snapshotter_s_metadata() -> None:

@@ -17,7 +17,7 @@
 - name: RBDCRYPT_DRIVER_NAME
   value: {{ $root.Values.driverName | quote }}
 - name: RBDCRYPT_HTTP_ADDRESS
-  value: {{ printf "$(POD_IP):%v" (index . 1) | quote }}
+  value: {{ printf "[$(POD_IP)]:%v" (index . 1) | quote }}
 - name: RBDCRYPT_LOG_FORMAT
   value: {{ $root.Values.log.format | quote }}
 - name: RBDCRYPT_LOG_LEVEL

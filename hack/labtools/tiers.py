@@ -71,7 +71,7 @@ _CHECKS = (
     (
         *("env", "MYPYPATH=hack", "mypy", "--explicit-package-bases"),
         *("hack/labtools", "hack/benchtools", "hack/clustertools"),
-        *("hack/imagetools", "hack/docstools", "hack/csi_client.py"),
+        *("hack/charttools", "hack/imagetools", "hack/docstools", "hack/csi_client.py"),
     ),
     ("lint-imports",),
 )

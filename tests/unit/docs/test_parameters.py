@@ -31,7 +31,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 def tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Load the generator as `hack/docs` does."""
     monkeypatch.syspath_prepend(str(ROOT / "hack"))
-    import docstools.parameters as loaded  # type: ignore[import-not-found]  # noqa: PLC0415
+    import docstools.parameters as loaded  # noqa: PLC0415
 
     yield loaded
     for name in [each for each in sys.modules if each.startswith("docstools")]:

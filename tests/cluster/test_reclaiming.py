@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import rados
+import rbd
+import yaml
 
 from tests.cluster.kube import Object
 from tests.cluster.pool import CephView
@@ -74,32 +77,45 @@ def test_a_namespace_goes_with_its_secret_first(tenant: Tenant, ceph: CephView) 
     wait_until_empty(ceph, before)
 
 
-def test_an_image_that_others_formatted_is_used_as_a_static_volume(
-    tenant: Tenant, tmp_path: object
-) -> None:
-    passphrase = tenant.secret("foreign")
-    image = f"foreign-{tenant.namespace}"
-    subprocess.run(["rbd", "create", "--size", "400M", f"rbd/{image}"], check=True)
+def formatted_by_hand(image: str, passphrase: str, scratch: Path) -> None:
+    """Make an encrypted image with ext4 as one does without the driver."""
+    path = f"rbd/{image}"
+    subprocess.run(["rbd", "create", "--size", "80M", path], check=True)
     subprocess.run(
-        ["rbd", "encryption", "format", f"rbd/{image}", "luks2", "/dev/stdin"],
+        ["rbd", "encryption", "format", path, "luks2", "/dev/stdin"],
         input=passphrase.encode(),
         check=True,
     )
+    with (
+        rados.Rados(conffile=os.environ["CEPH_CONF"]) as cluster,
+        cluster.open_ioctx("rbd") as context,
+        rbd.Image(context, image) as opened,
+    ):
+        opened.encryption_load(rbd.RBD_ENCRYPTION_FORMAT_LUKS2, passphrase)
+        content = scratch / "ext4"
+        with content.open("wb") as file:
+            file.truncate(opened.size())
+        subprocess.run(["mkfs.ext4", "-q", content], check=True)
+        opened.write(content.read_bytes(), 0)
+
+
+def test_an_image_that_others_formatted_is_used_as_a_static_volume(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    passphrase = tenant.secret("foreign")
+    image = f"foreign-{tenant.namespace}"
+    formatted_by_hand(image, passphrase, tmp_path)
     adopt = [
         *(sys.executable, "-m", "csi_driver", "volume", "adopt", image),
         *("--cluster", "lab", "--pool", "rbd"),
         *("--secret", f"{tenant.namespace}/foreign"),
     ]
-    done = subprocess.run(
-        adopt, capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
-    manifest = json.loads(
-        done.stdout.partition("\n{")[1] + done.stdout.partition("\n{")[2]
-    )
+    done = subprocess.run(adopt, capture_output=True, text=True, check=True)
+    manifest = yaml.safe_load(done.stdout)
     manifest["spec"]["persistentVolumeReclaimPolicy"] = "Delete"
     tenant.kube.apply(manifest)
     name = manifest["metadata"]["name"]
-    tenant.claim("files", "300Mi", storage_class="", volumeName=name)
+    tenant.claim("files", "60Mi", storage_class="", volumeName=name)
     tenant.pod("writer", "files")
     tenant.ready("writer")
     tenant.run("writer", "echo kept > /data/file && sync /data/file")

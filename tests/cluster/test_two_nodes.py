@@ -21,10 +21,11 @@ def test_a_volume_in_use_is_refused_elsewhere_by_the_name_of_its_holder(
 ) -> None:
     passphrase = tenant.secret(SECRET)
     tenant.claim("files", XFS)
+    # kubelet alone is slow to look again, where no scheduler has waited for it.
+    volume = tenant.bound("files")
     tenant.pod("writer", "files", nodeName=FIRST)
     tenant.ready("writer")
     tenant.run("writer", "echo kept > /data/file && sync /data/file")
-    volume = tenant.bound("files")
     secrets = {"encryptionPassphrase": passphrase}
     answer = stage(tenant.kube, SECOND, volume, secrets)
     assert answer.code == "FAILED_PRECONDITION", answer
@@ -38,11 +39,13 @@ def test_a_volume_in_use_is_refused_elsewhere_by_the_name_of_its_holder(
 
 def test_a_read_only_clone_is_shared_by_two_nodes(tenant: Tenant) -> None:
     tenant.claim("source", XFS)
+    tenant.bound("source")
     tenant.pod("writer", "source", nodeName=FIRST)
     tenant.ready("writer")
     tenant.run("writer", "echo shared > /data/file && sync /data/file")
     source = {"kind": "PersistentVolumeClaim", "name": "source"}
     tenant.claim("many", XFS, mode="ReadOnlyMany", source=source)
+    tenant.bound("many")
     tenant.pod("one", "many", read_only=True, nodeName=FIRST)
     tenant.pod("two", "many", read_only=True, nodeName=SECOND)
     for name in ("one", "two"):

@@ -184,8 +184,12 @@ class Exports:
             ),
         )
 
-    def shut_down(self, seconds: float) -> None:
-        """Close everything in parallel, within a bound; then kill what is left."""
+    def shut_down(self, seconds: float, *, leave_behind: bool = True) -> None:
+        """Close everything in parallel, within a bound; then kill what is left.
+
+        Workers that have to stay are left behind, or waited for without a bound
+        where they would not outlive this process.
+        """
         with self._lock:
             self._closed = True
             exports = list(self._table.values())
@@ -198,13 +202,17 @@ class Exports:
         deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for export in exports:
-            if export.worker.stays:
-                _log.error("worker left behind, it has to stay", pid=export.worker.pid)
-                export.worker.dismiss()
-            elif export.worker.alive:
-                _log.error("worker killed at shutdown", pid=export.worker.pid)
-                export.worker.kill()
+        for export, thread in zip(exports, threads, strict=True):
+            worker = export.worker
+            if worker.stays and not leave_behind:
+                _log.error("a worker has to stay and is waited for", pid=worker.pid)
+                thread.join()
+            if worker.stays:
+                _log.error("worker left behind, it has to stay", pid=worker.pid)
+                worker.dismiss()
+            elif worker.alive:
+                _log.error("worker killed at shutdown", pid=worker.pid)
+                worker.kill()
         self._pool.close()
 
     # ---------------------------------------------------------------- closing

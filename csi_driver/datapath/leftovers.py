@@ -8,6 +8,8 @@ back when their volume is closed, or broken when it is opened again.
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Final
 
 import structlog
@@ -15,22 +17,30 @@ import structlog
 from csi_driver.datapath.attachment import Devices
 from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CONTROL_SECONDS
+from csi_driver.datapath.lives import Lives
+from csi_driver.datapath.lives import WorkerMark
 from csi_driver.datapath.messages import Predecessor
 from csi_driver.datapath.messages import Release
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
+from csi_driver.datapath.staying import stays
 from csi_driver.datapath.workers import WorkerPool
 from csi_driver.datapath.workers import done
-from csi_driver.datapath.workers import end_leftover
+from csi_driver.devices.device import ProcessMark
+from csi_driver.devices.device import process_descriptor
+from csi_driver.devices.sysfs import wait_until
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import PendingError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.images.users import own_user
 
 ORPHAN_PATIENCE: Final = 5.0
 """Seconds in which a worker without a supervisor should have ended by itself."""
 
+_KILL_SECONDS: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
@@ -115,7 +125,7 @@ class Leftovers:
 
     def _end_worker(self, saved: SavedExport) -> None:
         if saved.worker is not None:
-            end_leftover(saved.worker, ORPHAN_PATIENCE)
+            end_leftover(saved.worker, self._state.lives, ORPHAN_PATIENCE)
 
     def _detach(self, saved: SavedExport) -> None:
         device = self._devices.find(str(saved.volume_id))
@@ -131,3 +141,41 @@ class Leftovers:
         if self._clusters is None:
             return None
         return self._clusters.by_id.get(volume_id.location.cluster)
+
+
+def end_leftover(worker: WorkerMark, lives: Lives, patience: float) -> None:
+    """Wait for a worker of a dead supervisor, which ends by itself; or kill it.
+
+    PendingError while it has to stay, or ends in another container, where it
+    cannot be killed from here; UnavailableError if it survives even that.
+    """
+    if lives.ended(worker.life):
+        return
+    mark = worker.process
+    if not worker.visible:
+        if wait_until(lambda: lives.ended(worker.life), patience):
+            return
+        message = (
+            f"worker {mark.pid} of an earlier datapath, or another one of its workers,"
+            " still runs in another PID namespace: end that container, and try again"
+        )
+        raise PendingError(message)
+    if mark.wait_gone(patience):
+        return
+    if stays(mark.pid) and ProcessMark.of(mark.pid) == mark:
+        message = (
+            f"worker {mark.pid}, which an earlier datapath started, carries out a"
+            " flatten that another client asked for: it has to end first"
+        )
+        raise PendingError(message)
+    descriptor = process_descriptor(mark.pid)
+    if descriptor is None:
+        return
+    try:
+        if ProcessMark.of(mark.pid) == mark:
+            _log.warning("killing a leftover worker", pid=mark.pid)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    if not mark.wait_gone(_KILL_SECONDS):
+        raise UnavailableError(f"worker {mark.pid} does not end after SIGKILL")

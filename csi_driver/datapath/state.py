@@ -2,7 +2,8 @@
 """What a supervisor leaves for its successor: one small file per volume.
 
 It names the worker's process, its Ceph client and the device, so that a
-restarted supervisor can clean up what a dead one left.  It holds no secret and
+restarted supervisor, in another container perhaps, can clean up what a dead one
+left.  It holds no secret and
 says nothing that has to survive the machine: after a reboot the boot id differs
 and the record on Ceph is enough.
 """
@@ -20,12 +21,14 @@ from typing import Final
 import structlog
 
 from csi_driver.datapath import codec
+from csi_driver.datapath.lives import Lives
+from csi_driver.datapath.lives import WorkerMark
 from csi_driver.devices.device import Device
-from csi_driver.devices.device import ProcessMark
+from csi_driver.devices.process_space import boot_id
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.ids import VolumeId
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 _SUFFIX: Final = ".json"
 _log = structlog.get_logger(__name__)
@@ -44,7 +47,7 @@ class SavedExport:
     boot_id: str
     read_only: bool
     size: int
-    worker: ProcessMark | None
+    worker: WorkerMark | None
     clients: tuple[str, ...] = ()
     device: Device | None = None
 
@@ -64,6 +67,7 @@ class StateDirectory:
         """Make the directory, for root alone."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
+        self.lives = Lives(directory / "lives")
 
     def store(self, saved: SavedExport) -> None:
         """Write one volume's file."""
@@ -94,7 +98,7 @@ class StateDirectory:
 
 def current_boot_id() -> str:
     """Return the kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return boot_id()
 
 
 def _read(path: Path) -> SavedExport | None:

@@ -43,6 +43,7 @@ from csi_driver.datapath.preparation import preparation
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.state import current_boot_id
 from csi_driver.datapath.workers import WorkerPool
+from csi_driver.devices.process_space import ends_with_its_first_process
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
@@ -56,7 +57,8 @@ REQUEST_SECONDS: Final = 10.0
 """How long a client may take to send a request, or to ask its next one."""
 
 SHUTDOWN_SECONDS: Final = 25.0
-"""How long closing everything may take; Kubernetes gives 30 s in all."""
+"""How long closing everything may take; Kubernetes gives 30 s in all.  A worker
+that has to stay is waited for longer where it would be killed with a container."""
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _ROOT: Final = 0
@@ -87,7 +89,8 @@ def serve(
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = StateDirectory(state_dir)
     with _sole_owner(state_dir), told_to_end() as stop:
-        pool = WorkerPool(preparation=lambda: preparation(clusters))
+        life = state.lives.begin()
+        pool = WorkerPool(preparation=lambda: preparation(clusters), life=life)
         pool.refill()
         devices = NodeDevices(run_dir / "fuse", method)
         leftovers = Leftovers(
@@ -118,7 +121,9 @@ def _listen(socket_path: Path, exports: Exports, stop: int) -> None:
             Supervisor(exports).run(listener, stop)
         finally:
             socket_path.unlink(missing_ok=True)
-            exports.shut_down(SHUTDOWN_SECONDS)
+            exports.shut_down(
+                SHUTDOWN_SECONDS, leave_behind=not ends_with_its_first_process()
+            )
 
 
 class Supervisor:

@@ -26,6 +26,8 @@ import structlog
 
 import csi_driver
 from csi_driver.datapath import wire
+from csi_driver.datapath.lives import Life
+from csi_driver.datapath.lives import WorkerMark
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
 from csi_driver.datapath.messages import Message
@@ -62,7 +64,7 @@ class Worker:
     (`ask_if_idle`).
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], life: Life | None = None) -> None:
         """Start it; `command` is what follows the interpreter."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         package = csi_driver.__file__
@@ -72,7 +74,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, *command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *((life.descriptor,) if life else ())),
                 env={name: os.environ[name] for name in _KEPT if name in os.environ},
                 cwd=Path(package).parents[1],  # the worker runs the same code
                 start_new_session=True,  # Ctrl-C ends the supervisor, in order
@@ -84,13 +86,13 @@ class Worker:
         mark = ProcessMark.of(self._process.pid)
         if mark is None:
             raise InternalError("a worker vanished before it was waited for")
-        self.mark = mark
+        self.mark = WorkerMark.of(mark, life)
         threading.Thread(target=self._wait, daemon=True, name="reaper").start()
 
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self.mark.pid
+        return self.mark.process.pid
 
     @property
     def alive(self) -> bool:
@@ -252,11 +254,14 @@ class WorkerPool:
         self,
         command: Sequence[str] = WORKER,
         preparation: Callable[[], Prepare | None] = lambda: None,
+        life: Life | None = None,
     ) -> None:
         """Workers run the interpreter with `command`.
 
-        `preparation` says each time what a spare is to connect to.
+        `preparation` says each time what a spare is to connect to.  Workers
+        inherit the lock that is `life`.
         """
+        self._life = life
         self._command = tuple(command)
         self._preparation = preparation
         self._preparing: Worker | None = None
@@ -351,37 +356,13 @@ class WorkerPool:
         return not self._closed and (self._spare is None or not self._spare.alive)
 
     def _start(self) -> Worker:
-        worker = Worker(self._command)
+        worker = Worker(self._command, self._life)
         try:
             worker.greet()
         except BaseException:
             worker.dismiss()
             raise
         return worker
-
-
-def end_leftover(mark: ProcessMark, patience: float) -> None:
-    """Wait for a worker of a dead supervisor, which ends by itself; or kill it.
-
-    PendingError while it has to stay, UnavailableError if it survives even that.
-    """
-    if mark.wait_gone(patience):
-        return
-    if stays(mark.pid) and ProcessMark.of(mark.pid) == mark:
-        message = (
-            f"worker {mark.pid}, which an earlier datapath started, carries out a"
-            " flatten that another client asked for: it has to end first"
-        )
-        raise PendingError(message)
-    descriptor = os.pidfd_open(mark.pid)
-    try:
-        if ProcessMark.of(mark.pid) == mark:
-            _log.warning("killing a leftover worker", pid=mark.pid)
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    finally:
-        os.close(descriptor)
-    if not mark.wait_gone(_KILL_SECONDS):
-        raise UnavailableError(f"worker {mark.pid} does not end after SIGKILL")
 
 
 def done(answer: Message) -> None:

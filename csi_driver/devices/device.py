@@ -8,6 +8,7 @@ to `kernel_nbd` and `fuse_loop`.
 
 from __future__ import annotations
 
+import errno
 import json
 import select
 import socket
@@ -79,6 +80,26 @@ class NbdExport:
             )
 
 
+def process_descriptor(pid: int) -> int | None:
+    """Return a pidfd, or None if there is no such process.
+
+    The number may be that of a thread by now: a new container begins to count at 1
+    again, and its threads take the numbers of the old one's processes.
+    """
+    try:
+        return pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in _A_THREAD:
+            return None
+        raise
+
+
+_A_THREAD: Final = frozenset({errno.EINVAL, errno.ENOENT})
+"""What pidfd_open(2) says of a thread's id: EINVAL, since Linux 6.15 ENOENT."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessMark:
     """A process told apart from later ones under the same number.
@@ -102,9 +123,8 @@ class ProcessMark:
 
     def wait_gone(self, seconds: float) -> bool:
         """Wait for the process to end; True if it has (a zombie has ended)."""
-        try:
-            descriptor = pidfd_open(self.pid)
-        except ProcessLookupError:
+        descriptor = process_descriptor(self.pid)
+        if descriptor is None:
             return True
         try:
             if ProcessMark.of(self.pid) != self:

@@ -2,8 +2,8 @@
 """Devices without the kernel's NBD client: nbdfuse shows a file, loop binds it.
 
 `nbdfuse` (Debian libnbd-bin) connects to the export's unix socket and shows it
-as DIRECTORY/mnt/disk; a loop device with direct I/O and 4096-byte sectors makes
-a block device of that.  nbdfuse asks for the size only once, so the export
+as a file in DIRECTORY/mnt; a loop device with direct I/O and 4096-byte sectors
+makes a block device of that.  nbdfuse asks for the size only once, so the export
 announces a fixed ceiling there; the loop's size limit is the true size and is
 raised when the volume grows.  The server refuses I/O beyond the true size.
 
@@ -11,6 +11,10 @@ nbdfuse is a child of the process that calls `attach`, which must therefore be
 long-lived (the datapath).  When nbdfuse or the server dies, the device only
 returns I/O errors; `detach` cleans up what is left.  Every path is derived from
 the volume id, so nothing of another volume is ever touched.
+
+Whose loop device it is stands in the name of its file, which the kernel shows to
+everybody.  Only the name is asked for: once the mount namespace of the file is
+gone, a container's, nothing is left of the directories above it.
 """
 
 from __future__ import annotations
@@ -31,13 +35,16 @@ from csi_driver.devices import commands
 from csi_driver.devices import fuse_export
 from csi_driver.devices import loop
 from csi_driver.devices import mounts
+from csi_driver.devices import process_space
 from csi_driver.devices import sysfs
+from csi_driver.devices.claims import require_unclaimed
 from csi_driver.devices.device import Device
 from csi_driver.devices.device import DeviceKind
 from csi_driver.devices.device import GiveSocket
 from csi_driver.devices.device import NbdExport
 from csi_driver.devices.device import ProcessMark
 from csi_driver.devices.device import ServerAlive
+from csi_driver.devices.device import process_descriptor
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ExportLostError
 from csi_driver.domain.errors import InternalError
@@ -50,7 +57,6 @@ FUSE: Final = Path("/dev/fuse")
 TOOL: Final = "nbdfuse"
 
 _MOUNT_NAME: Final = "mnt"
-_FILE_NAME: Final = "disk"
 _POLL_SECONDS: Final = 0.005
 
 
@@ -82,7 +88,12 @@ class FuseLoop:
         return self._home(identity) / _MOUNT_NAME
 
     def _backing(self, identity: str) -> Path:
-        return self._mount_point(identity) / _FILE_NAME
+        """Return the file, named after the volume and after this directory.
+
+        Two datapaths of one machine, nodes of a test, may serve the same volume.
+        """
+        place = _digest(str(self._directory.resolve()))[:8]
+        return self._mount_point(identity) / f"{_digest(identity)}-{place}"
 
     def attach(
         self,
@@ -95,7 +106,7 @@ class FuseLoop:
         Raises InUseError if the volume has a device, UnavailableError if the
         export does not answer, SizeError if it is smaller than `export.size`.
         """
-        existing = loop.find(self._backing(export.identity))
+        existing = loop.find(self._backing(export.identity).name)
         if existing is not None:
             raise InUseError(
                 f"volume {export.identity} is attached already as {existing}"
@@ -181,7 +192,7 @@ class FuseLoop:
 
     def find(self, identity: str) -> Device | None:
         """Find the loop device on this volume's file, served or dead."""
-        path = loop.find(self._backing(identity))
+        path = loop.find(self._backing(identity).name)
         if path is None:
             return None
         process = self._stored_process(identity)
@@ -192,7 +203,7 @@ class FuseLoop:
 
         Also removes what a crash left of this volume.  Raises
         PreconditionError if the loop device is bound to something else,
-        InUseError while it is mounted here or kept open.
+        InUseError while it is mounted anywhere or kept open.
         """
         if loop.backing_file(device.path.name) is not None:
             self._require_ours(device)
@@ -202,12 +213,13 @@ class FuseLoop:
                     f"{device.path} of volume {device.identity} is mounted on "
                     f"{users[0].mount_point}: unmount it first"
                 )
+            require_unclaimed(device)
         stored = self._stored_process(device.identity)
         self._clear(device.identity, device.process or stored)
 
     def _require_ours(self, device: Device) -> None:
         found = loop.backing_file(device.path.name)
-        if found != self._backing(device.identity):
+        if found is None or found.name != self._backing(device.identity).name:
             raise PreconditionError(
                 f"{device.path} is bound to {found or 'nothing'}, not to volume "
                 f"{device.identity}: it is left alone"
@@ -258,7 +270,7 @@ class FuseLoop:
             self._remove(identity, process)
 
     def _remove(self, identity: str, process: ProcessMark | None) -> None:
-        path = loop.find(self._backing(identity))
+        path = loop.find(self._backing(identity).name)
         if path is not None:
             loop.release(path, self._timeout)
         self._unmount(identity)
@@ -297,21 +309,25 @@ class FuseLoop:
             child.wait()
 
     def _store_process(self, identity: str, process: ProcessMark) -> None:
-        text = f"{process.pid} {process.started}\n"
+        here = f"{process_space.pid_namespace()} {process_space.boot_id()}"
+        text = f"{process.pid} {process.started} {here}\n"
         (self._home(identity) / "process").write_text(text)
 
     def _stored_process(self, identity: str) -> ProcessMark | None:
         try:
             text = (self._home(identity) / "process").read_text()
-            pid, started = map(int, text.split())
+            pid, started, namespace, boot = text.split()
+            mark = ProcessMark(int(pid), int(started))
         except (FileNotFoundError, ValueError):
             return None  # a crash before or while it was written
-        return ProcessMark(pid, started)
+        # In another container its id means nothing here; it ends with its mount.
+        here = (str(process_space.pid_namespace()), process_space.boot_id())
+        return mark if (namespace, boot) == here else None
 
 
 def is_file_of(backing: Path, identity: str) -> bool:
-    """Say whether a loop device's file is a volume's, in whatever directory."""
-    return backing.parts[-3:] == (_digest(identity), _MOUNT_NAME, _FILE_NAME)
+    """Say whether a loop device's file is a volume's, of whatever datapath."""
+    return backing.name.startswith(f"{_digest(identity)}-")
 
 
 def _digest(identity: str) -> str:
@@ -344,9 +360,8 @@ def _last_words(messages: socket.socket) -> str:
 
 
 def _kill(process: ProcessMark) -> None:
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
+    descriptor = process_descriptor(process.pid)
+    if descriptor is None:
         return
     try:
         if ProcessMark.of(process.pid) == process:

@@ -24,6 +24,8 @@ from typing import Final
 
 from csi_driver.devices import mounts
 from csi_driver.devices import sysfs
+from csi_driver.devices.claims import CLAIM_SECONDS
+from csi_driver.devices.claims import require_unclaimed
 from csi_driver.devices.device import Device
 from csi_driver.devices.device import DeviceKind
 from csi_driver.devices.device import GiveSocket
@@ -44,7 +46,6 @@ from csi_driver.domain.errors import UnavailableError
 
 DEAD_CONNECTION_SECONDS: Final = 24 * 3600
 REQUEST_TIMEOUT_MS: Final = 1000
-CLAIM_SECONDS: Final = 2.0
 
 _NAME: Final = re.compile(r"nbd(\d+)\Z")
 
@@ -183,11 +184,7 @@ class KernelNbd:
                 f"{device.path} of volume {device.identity} is mounted on "
                 f"{users[0].mount_point}: unmount it first"
             )
-        if _claimed(device):
-            raise InUseError(
-                f"{device.path} of volume {device.identity} is mounted in another "
-                "mount namespace, or a tool works on it: end that first"
-            )
+        require_unclaimed(device)
         self._disconnect(_index(name), device)
 
     def _require_ours(self, device: Device) -> None:
@@ -318,26 +315,6 @@ def is_connected(name: str) -> bool:
         sysfs.read_attribute(sysfs.BLOCK / name / "pid") is not None
         or sysfs.size(name) > 0
     )
-
-
-def _claimed(device: Device) -> bool:
-    """Say whether a filesystem or a tool has the device for itself (open(2)).
-
-    Opening a device whose server is dead may wait for it: such a one is not
-    waited for, since nobody's I/O on it can be saved.
-    """
-
-    def claim() -> bool:
-        try:
-            os.close(os.open(device.path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-        except OSError as error:
-            return error.errno == errno.EBUSY
-        return False
-
-    try:
-        return bounded(f"opening {device.path}", CLAIM_SECONDS, claim)
-    except UnavailableError:
-        return False
 
 
 def _index(name: str) -> int:

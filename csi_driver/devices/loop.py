@@ -141,9 +141,10 @@ def backing_file(name: str) -> Path | None:
     return Path(text) if text else None
 
 
-def find(backing: Path) -> Path | None:
-    """Find the loop device bound to a file."""
+def find(file_name: str) -> Path | None:
+    """Find the loop device bound to a file of that name, wherever it is."""
     for name in sysfs.names("loop"):
-        if backing_file(name) == backing:
+        found = backing_file(name)
+        if found is not None and found.name == file_name:
             return sysfs.DEVICES / name
     return None

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -270,9 +271,9 @@ def volume(make_volume: MakeVolume) -> Volume:
     return make_volume()
 
 
-def _start(directory: Path) -> Running:
+def _start(directory: Path, prefix: Sequence[str | Path] = ()) -> Running:
     path = directory / "datapath.sock"
-    words: list[str | Path] = [sys.executable, LAUNCHER, path]
+    words: list[str | Path] = [*prefix, sys.executable, LAUNCHER, path]
     words += [directory / "run", directory / "state", "auto"]
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(words, stderr=log)
@@ -316,11 +317,13 @@ def start_datapath(make_volume: MakeVolume) -> Iterator[StartDatapath]:
     running: list[Running] = []
     directories: list[Path] = []
 
-    def start(directory: Path | None = None) -> Running:
+    def start(
+        directory: Path | None = None, prefix: Sequence[str | Path] = ()
+    ) -> Running:
         if directory is None:
             directory = Path(tempfile.mkdtemp(prefix="datapath-"))
             directories.append(directory)
-        one = _start(directory)
+        one = _start(directory, prefix)
         running.append(one)
         return one
 

@@ -15,6 +15,7 @@ from csi_driver.datapath import export as bounds
 from csi_driver.datapath import exports as exports_module
 from csi_driver.datapath.exports import Exports
 from csi_driver.datapath.leftovers import Leftovers
+from csi_driver.datapath.lives import Life
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.workers import WorkerPool
@@ -148,11 +149,14 @@ def make_node(
     monkeypatch.setattr(exports_module, "CLOSE_SECONDS", 1.0)
     monkeypatch.setattr(bounds, "CLOSE_SECONDS", 1.0)
     made: list[Exports] = []
+    lives: list[Life] = []
     devices = FakeDevices()
 
     def make() -> Node:
         state = StateDirectory(tmp_path / "state")
-        pool = WorkerPool(worker_command)
+        life = state.lives.begin()
+        lives.append(life)
+        pool = WorkerPool(worker_command, life=life)
         leftovers = Leftovers(
             state=state, pool=pool, devices=devices, clusters=clusters, boot_id=BOOT
         )
@@ -170,6 +174,8 @@ def make_node(
     devices.busy = False
     for exports in made:
         exports.shut_down(5.0)
+    for life in lives:
+        life.close()
 
 
 @pytest.fixture

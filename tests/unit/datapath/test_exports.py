@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_driver.datapath import exports as exports_module
+from csi_driver.datapath.leftovers import end_leftover
+from csi_driver.datapath.lives import Lives
+from csi_driver.datapath.lives import WorkerMark
 from csi_driver.datapath.messages import Fenced
 from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.staying import stays
 from csi_driver.datapath.workers import Worker
 from csi_driver.datapath.workers import WorkerPool
-from csi_driver.datapath.workers import end_leftover
 from csi_driver.devices.device import ProcessMark
 from csi_driver.domain.errors import ExportLostError
 from csi_driver.domain.errors import InUseError
@@ -177,7 +179,7 @@ def test_a_hanging_worker_is_killed_and_released(
     (saved,) = node.state.all()
     node.exports.close(volume_id)
     assert saved.worker is not None
-    assert saved.worker.wait_gone(0)
+    assert saved.worker.process.wait_gone(0)
     assert list(node.state.all()) == []
 
 
@@ -296,10 +298,11 @@ def test_a_successor_ends_what_a_dead_supervisor_left(
     assert list(second.state.all()) == []
 
 
-def test_only_the_very_process_counts_as_leftover() -> None:
+def test_only_the_very_process_counts_as_leftover(tmp_path: Path) -> None:
     mark = ProcessMark.of(os.getpid())
     assert mark is not None
-    end_leftover(ProcessMark(mark.pid, mark.started + 1), 0.0)
+    earlier = WorkerMark.of(ProcessMark(mark.pid, mark.started + 1), None)
+    end_leftover(earlier, Lives(tmp_path), 0.0)
     assert ProcessMark.of(os.getpid()) == mark, "we are still here"
 
 
@@ -357,7 +360,7 @@ def test_state_is_read_back_and_damage_is_removed(
         boot_id="boot",
         read_only=True,
         size=4096,
-        worker=ProcessMark(1, 2),
+        worker=WorkerMark(ProcessMark(1, 2), 3, "life"),
         clients=("one", "two"),
     )
     state.store(saved)
@@ -402,6 +405,17 @@ def test_the_end_of_the_datapath_waits_for_a_worker_that_has_to_stay(
     assert node.state.load(volume.volume_id) is None
 
 
+def test_a_worker_that_would_be_killed_with_a_container_is_waited_for(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    volume = open_volume("stays")
+    node.exports.open(volume)
+    (status,) = node.exports.status(volume.volume_id)
+    node.exports.shut_down(0.1, leave_behind=False)
+    assert not Path(f"/proc/{status.worker_pid}").exists()
+    assert node.state.load(volume.volume_id) is None, "it was closed in order"
+
+
 def test_a_leftover_that_has_to_stay_is_not_killed(
     node: Node, open_volume: MakeVolume
 ) -> None:
@@ -410,7 +424,7 @@ def test_a_leftover_that_has_to_stay_is_not_killed(
     mark = ProcessMark.of(pid)
     assert mark is not None
     with pytest.raises(PendingError, match="another client"):
-        end_leftover(mark, 0.1)
+        end_leftover(WorkerMark.of(mark, None), node.state.lives, 0.1)
     assert stays(pid)
 
 

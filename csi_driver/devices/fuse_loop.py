@@ -90,9 +90,12 @@ class FuseLoop:
     def _backing(self, identity: str) -> Path:
         """Return the file, named after the volume and after this directory.
 
-        Two datapaths of one machine, nodes of a test, may serve the same volume.
+        Two datapaths of one kernel, nodes of a test, may serve the same volume, from
+        directories whose paths may be the same in their mount namespaces.
         """
-        place = _digest(str(self._directory.resolve()))[:8]
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = self._directory.stat()
+        place = _digest(f"{seen.st_dev} {seen.st_ino}")[:8]
         return self._mount_point(identity) / f"{_digest(identity)}-{place}"
 
     def attach(

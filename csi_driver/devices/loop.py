@@ -41,6 +41,8 @@ _SIZE_LIMIT: Final = 4
 _CONFIG_HEAD: Final = struct.Struct("=II")
 _CONFIG_TAIL: Final = bytes(64)
 _BIND_ATTEMPTS: Final = 16
+_FREE: Final = frozenset({errno.ENXIO, errno.ENOENT})
+"""What an unbound device, or one without a node, answers."""
 
 
 def pack_config(descriptor: int, size_limit: int, flags: int, name: str) -> bytes:
@@ -123,16 +125,37 @@ def release(path: Path, timeout: float = 10.0) -> None:
     """Unbind the device and wait until it is free; nothing to do is success.
 
     Raises InUseError when somebody keeps it open for `timeout` seconds: the
-    kernel frees it at the last close.
+    kernel frees it at the last close.  It may then be bound to another file, by
+    whoever asks for a free device next.
     """
+    bound = None
     try:
         with _opened(path, os.O_RDONLY) as device:
+            bound = _bound_to(device)
             fcntl.ioctl(device, LOOP_CLR_FD)
     except OSError as error:
-        if error.errno not in {errno.ENXIO, errno.ENOENT}:
+        if error.errno not in _FREE:
             raise InternalError(f"{path} could not be released: {error}") from error
-    if not sysfs.wait_until(lambda: backing_file(path.name) is None, timeout):
+        return
+    if not sysfs.wait_until(lambda: _file_behind(path) != bound, timeout):
         raise InUseError(f"{path} is still open: end the process that uses it")
+
+
+def _file_behind(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of the file behind a loop device; None if free."""
+    try:
+        with _opened(path, os.O_RDONLY) as device:
+            return _bound_to(device)
+    except OSError as error:
+        if error.errno not in _FREE:
+            raise InternalError(f"{path} cannot be looked at: {error}") from error
+        return None
+
+
+def _bound_to(device: int) -> tuple[int, int]:
+    info = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(_INFO.size))
+    number, inode, *_ = _INFO.unpack(info)
+    return number, inode
 
 
 def backing_file(name: str) -> Path | None:

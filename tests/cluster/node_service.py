@@ -40,6 +40,10 @@ with grpc.insecure_channel("unix:" + asked["socket"]) as channel:
         print(json.dumps([error.code().name, error.details()]))
     else:
         print(json.dumps(["OK", ""]))
+    # As kubelet does, too, after a stage that failed.
+    node.NodeUnstageVolume(csi_pb2.NodeUnstageVolumeRequest(
+        volume_id=asked["volume_id"], staging_target_path=asked["path"],
+    ), timeout=100)
 """
 
 
@@ -52,7 +56,7 @@ class Answer:
 
 
 def stage(kube: Kube, node: str, volume: Object, secrets: dict[str, str]) -> Answer:
-    """Call NodeStageVolume on a node for a PersistentVolume with a filesystem."""
+    """Call NodeStageVolume on a node for a PersistentVolume, and then unstage it."""
     (pod,) = (
         each for each in pods_of(kube, "node") if each["spec"]["nodeName"] == node
     )

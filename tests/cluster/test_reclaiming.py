@@ -58,9 +58,11 @@ def test_a_retained_volume_can_be_claimed_again(tenant: Tenant) -> None:
     tenant.kube.wait(
         "PersistentVolume", name, "", lambda it: it["status"]["phase"] == "Released"
     )
-    unclaimed = {"spec": {"claimRef": None, "persistentVolumeReclaimPolicy": "Delete"}}
-    tenant.kube.patch("PersistentVolume", name, "", unclaimed)
+    tenant.kube.patch("PersistentVolume", name, "", {"spec": {"claimRef": None}})
     tenant.claim("again", XFS, volumeName=name)
+    tenant.bound("again")
+    delete = {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}
+    tenant.kube.patch("PersistentVolume", name, "", delete)
     tenant.pod("reader", "again")
     tenant.ready("reader")
     assert tenant.run("reader", "cat /data/file").strip() == "kept"

@@ -18,8 +18,8 @@ n=0
 while :; do
   n=$((n+1))
   dd if=/dev/urandom of=/data/block-$((n % 40)) bs=256K count=1 conv=fsync 2>/dev/null \
-    && sha256sum /data/block-$((n % 40)) > /data/sum-$((n % 40)) \
-    && sync /data/sum-$((n % 40)) && echo $n > /tmp/written || echo $n >> /tmp/failed
+    && sha256sum /data/block-$((n % 40)) > /data/new && sync /data/new \
+    && mv /data/new /data/sum-$((n % 40)) && echo $n > /tmp/written || echo $n >> /tmp/failed
 done
 """
 

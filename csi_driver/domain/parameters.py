@@ -30,7 +30,7 @@ from csi_driver.domain.sizes import RawSize
 from csi_driver.domain.sizes import Striping
 
 FSTYPE: Final = "csi.storage.k8s.io/fstype"
-_METADATA: Final = {
+METADATA: Final = {
     "csi.storage.k8s.io/pvc/name": "pvc.name",
     "csi.storage.k8s.io/pvc/namespace": "pvc.namespace",
     "csi.storage.k8s.io/pv/name": "pv.name",
@@ -178,7 +178,7 @@ class VolumeParameters:
 
 def parse_parameters(given: Mapping[str, str]) -> VolumeParameters:
     """Check class parameters; InvalidRequestError names what is wrong."""
-    unknown = sorted(set(given) - set(KNOWN) - set(_METADATA))
+    unknown = sorted(set(given) - set(KNOWN) - set(METADATA))
     if unknown:
         message = (
             f"unknown parameter {', '.join(map(repr, unknown))};"
@@ -255,7 +255,7 @@ def check_snapshot_parameters(given: Mapping[str, str]) -> None:
 
 def _secret(given: Mapping[str, str]) -> SecretRef | None:
     """Fill in `${pvc.name}` and the like from the provisioner's metadata."""
-    values = {word: given[key] for key, word in _METADATA.items() if key in given}
+    values = {word: given[key] for key, word in METADATA.items() if key in given}
 
     def fill(match: re.Match[str]) -> str:
         word = match.group(1)

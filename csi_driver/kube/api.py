@@ -24,16 +24,22 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.parameters import SecretRef
 from csi_driver.kube.contract import CsiVolumeSource
+from csi_driver.kube.examined import Right
+from csi_driver.kube.examined import ServerInfo
+from csi_driver.kube.examined import allowed
 from csi_driver.kube.exchange import Exchange
+from csi_driver.kube.exchange import Reply
 from csi_driver.kube.exchange import Request
 from csi_driver.kube.exchange import TransientError
 from csi_driver.kube.objects import csi_source
+from csi_driver.kube.objects import parsed
 from csi_driver.kube.objects import require_name
 from csi_driver.kube.objects import require_namespace
 from csi_driver.kube.objects import secret_data
 
 _SERVER_ERRORS: Final = 500
 _SUCCESS: Final = range(200, 300)
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _MERGE: Final = "application/merge-patch+json"
 _EVENTS_ALLOWED: Final = (
     "bind the driver's service account to a ClusterRole that allows the verbs create"
@@ -152,12 +158,34 @@ class KubernetesApi:
             _Call(request, "its time was over", forbidden=_EVENTS_ALLOWED),
         )
 
+    def server(self) -> ServerInfo:
+        """Ask the API server what it is and how late it is; errors as `Examined`."""
+        path, title = "/version", "the version of the API server"
+        reply = self._reply(_examination(Request("GET", path, title, "read")))
+        found = parsed(reply.body, title)
+        return ServerInfo(str(found.get("gitVersion", "unknown")), reply.date)
+
+    def look_at(self, path: str, title: str) -> Mapping[str, Any]:
+        """Return an object or a list of objects as JSON; errors as `Examined`."""
+        call = _examination(Request("GET", path, title, "read"))
+        return parsed(self._answer(call), title)
+
+    def may(self, right: Right) -> bool:
+        """Ask whether these credentials have a right; errors as `Examined`."""
+        title = f"the right to {right}"
+        request = Request("POST", _REVIEWS, title, "asked for", right.review())
+        found = parsed(self._answer(_examination(request)), title)
+        return allowed(found, title)
+
     def close(self) -> None:
         """Close idle connections; the next call makes new ones."""
         self._exchange.close()
 
     def _answer(self, call: _Call) -> bytes:
         """Send a request until it has an outcome; return the answer's body."""
+        return self._reply(call).body
+
+    def _reply(self, call: _Call) -> Reply:
         limits, request = self._limits, call.request
         try:
             for attempt in stamina.retry_context(
@@ -169,18 +197,29 @@ class KubernetesApi:
                 wait_max=1.0,
             ):
                 with attempt:
-                    status, body = self._exchange.send(
+                    reply = self._exchange.send(
                         request, connect=limits.connect, read=limits.read
                     )
-                    if status not in _SUCCESS:
-                        raise _failure(status, call)
-                    return body
+                    if reply.status not in _SUCCESS:
+                        raise _failure(reply.status, call)
+                    return reply
         except TransientError as error:
             raise UnavailableError(
                 f"{request.title} cannot be {request.doing} now: {error}; tried up to"
                 f" {limits.attempts} times within {limits.total:g} s"
             ) from None
         raise InternalError(f"{request.title}: a request ended without an outcome")
+
+
+def _examination(request: Request) -> _Call:
+    return _Call(
+        request,
+        not_found="the cluster does not have it",
+        forbidden=(
+            "these credentials lack the right; `kubectl rbdcrypt doctor` looks with"
+            " those of its user"
+        ),
+    )
 
 
 def _failure(status: int, call: _Call) -> DriverError | TransientError:

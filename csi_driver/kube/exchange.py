@@ -10,6 +10,8 @@ what an answer means is left to `api`.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import email.utils
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +50,15 @@ class Request:
     content_type: str = "application/json"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer; `date` is the server's clock when it was sent, if it says so."""
+
+    status: int
+    body: bytes
+    date: dt.datetime | None = None
+
+
 class Exchange:
     """The connection to one API server, made at the first request.
 
@@ -60,10 +71,8 @@ class Exchange:
         self._lock = threading.Lock()
         self._made: Any = None
 
-    def send(
-        self, request: Request, *, connect: float, read: float
-    ) -> tuple[int, bytes]:
-        """Send it once; return the status and the body of the answer.
+    def send(self, request: Request, *, connect: float, read: float) -> Reply:
+        """Send it once and return the answer.
 
         `connect` and `read` are seconds.  PreconditionError without usable
         credentials, UnavailableError where TLS fails, TransientError for what
@@ -125,9 +134,7 @@ def _make_client(kubeconfig: Path | None) -> Any:
     return client.ApiClient(settings)
 
 
-def _exchanged(
-    client: Any, request: Request, timeouts: tuple[float, float]
-) -> tuple[int, bytes]:
+def _exchanged(client: Any, request: Request, timeouts: tuple[float, float]) -> Reply:
     from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
     method, url, headers, body = _serialized(client, request)
@@ -152,7 +159,15 @@ def _exchanged(
         answer.close()
     if len(content) > _LARGEST_ANSWER:
         raise PreconditionError(f"{request.title} is larger than Kubernetes allows")
-    return int(answer.status), bytes(content)
+    date = answer.headers.get("Date")
+    return Reply(int(answer.status), bytes(content), date and _moment(date))
+
+
+def _moment(text: str) -> dt.datetime | None:
+    try:
+        return email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
 
 
 def _serialized(client: Any, request: Request) -> tuple[str, str, Any, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 from typing import Final
 
 from csi_driver.domain.errors import InternalError
@@ -55,7 +56,7 @@ def secret_data(body: bytes, title: str) -> dict[str, str]:
 
     SecretError if a value is not UTF-8, InternalError if this is no Secret.
     """
-    data = _object(body, title).get("data")
+    data = parsed(body, title).get("data")
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -68,7 +69,7 @@ def csi_source(body: bytes, title: str) -> CsiVolumeSource:
 
     PreconditionError if it has none, InternalError if this is no volume.
     """
-    spec = _object(body, title).get("spec")
+    spec = parsed(body, title).get("spec")
     csi = spec.get("csi") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not isinstance(csi, dict):
         raise PreconditionError(f"{title} is not a CSI volume")
@@ -113,7 +114,8 @@ def _text(fields: Mapping[str, object], name: str, title: str) -> str:
     return value
 
 
-def _object(body: bytes, title: str) -> Mapping[str, object]:
+def parsed(body: bytes, title: str) -> Mapping[str, Any]:
+    """Return an answer as a JSON object; InternalError if it is none."""
     # A decoding error carries the whole document, so it must not be the context
     # of what is raised here.
     try:

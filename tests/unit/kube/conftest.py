@@ -48,6 +48,7 @@ class ApiServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: list[Answer] = [Answer()]
         self.requests: list[tuple[str, str | None]] = []
+        self.bodies: list[bytes] = []
         self.released = threading.Event()
 
     @property
@@ -72,6 +73,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
     server: ApiServer
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.bodies.append(self.rfile.read(length))
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers["Authorization"]))

@@ -8,6 +8,7 @@ within a second does not load what a node needs, and `version` loads nothing.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 from typing import Final
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from csi_driver.commands.options import taking
 from csi_driver.domain.errors import DriverError
 from csi_driver.settings import ControllerSettings
 from csi_driver.settings import DatapathSettings
+from csi_driver.settings import DoctorSettings
 from csi_driver.settings import NodeSettings
 
 _CEPH: Final = {"rados": "python3-rados", "rbd": "python3-rbd"}
@@ -59,6 +61,36 @@ def datapath(settings: DatapathSettings) -> None:
     from csi_driver.commands import datapath as command
 
     command.run(settings)
+
+
+@app.command()
+@taking(DoctorSettings)
+def doctor(
+    settings: DoctorSettings,
+    *,
+    role: Annotated[
+        str,
+        typer.Option(
+            help="controller, node or datapath; found from the settings without it",
+            metavar="ROLE",
+        ),
+    ] = "",
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="write one key in each pool, and remove it"),
+    ] = False,
+    output: Annotated[
+        str, typer.Option(help="table or json", metavar="FORMAT")
+    ] = "table",
+) -> None:
+    """Look at everything that the driver rests on here, and say what to do.
+
+    The exit status is 1 if something failed.  Nothing is changed without --write.
+    """
+    from csi_driver.commands import doctoring as command
+    from csi_driver.commands.output import parse_output
+
+    command.run(settings, parse_output(output), role=role, write=write)
 
 
 @app.command()

@@ -265,6 +265,20 @@ class DatapathSettings(_NodePlaces, ProcessSettings):
     """What `rbdcrypt-csi datapath` takes."""
 
 
+class DoctorSettings(_NodePlaces, ClusterSettings):
+    """What `rbdcrypt-csi doctor` takes: what its neighbours in the pod are told."""
+
+    endpoint: str = pydantic.Field(
+        "",
+        validation_alias=ENDPOINT,
+        description="the socket that the controller or node service serves on",
+    )
+    node_id: str = pydantic.Field(
+        "",
+        description="the name of this node, as Kubernetes has it",
+    )
+
+
 def load[S: Settings](kind: type[S], flags: Mapping[str, Any]) -> S:
     """Read settings from flags, then variables, then defaults.
 

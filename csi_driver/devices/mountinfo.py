@@ -28,7 +28,8 @@ class Mount:
 
     `numbers` are the (major, minor) of the filesystem's device; `root` is the
     path inside that filesystem which is seen at `mount_point`; `options` are
-    the mount's own, `super_options` the filesystem's.
+    the mount's own, `super_options` the filesystem's.  `propagation` are its
+    optional fields, such as `shared:7` or `master:3`; none for a private mount.
     """
 
     identifier: int
@@ -40,6 +41,12 @@ class Mount:
     filesystem: str
     source: str
     super_options: tuple[str, ...]
+    propagation: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """True if mounts made below it are seen by those who share it."""
+        return any(each.startswith("shared:") for each in self.propagation)
 
     @property
     def read_only(self) -> bool:
@@ -76,6 +83,7 @@ def parse_line(line: bytes) -> Mount:
             filesystem=unescape(filesystem),
             source=unescape(source),
             super_options=tuple(unescape(super_options).split(",")),
+            propagation=tuple(map(unescape, fields[_FIXED_FIELDS:separator])),
         )
     except (IndexError, ValueError) as error:
         raise InternalError(f"a line of mountinfo is malformed: {line!r}") from error

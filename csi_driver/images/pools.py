@@ -84,6 +84,14 @@ class CephPool:
             raise InternalError(message)
         return self._connection.pool_at(location)
 
+    def namespace_exists(self) -> bool:
+        """Tell whether images can be made in this RADOS namespace."""
+        name = self._location.namespace
+        if not name:
+            return True
+        with mapped(f"looking for namespace {name!r} of pool {self.pool_name!r}"):
+            return bool(self._rbd.namespace_exists(self.ioctx, name))
+
     def create_image(self, image: NewImage) -> None:
         """Make an image."""
         with mapped(f"creating image {image.name}"):

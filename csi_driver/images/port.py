@@ -233,6 +233,12 @@ class Pool(Protocol):
         NotFoundError if its pool is gone.
         """
 
+    def namespace_exists(self) -> bool:
+        """Tell whether images can be made in this RADOS namespace.
+
+        The default namespace is always there; any other has to be created.
+        """
+
     def create_image(self, image: NewImage) -> None:
         """Make an image; AlreadyExistsError if the name is taken."""
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 import rbd
 
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.images.headers import TOOLS_PATH
+
+TESTED_LIBRARY: Final = (1, 18)
+"""The librbd that this driver's tests run on: Ceph Reef, 18.2.7."""
+
+
+def library_version() -> tuple[int, int, int]:
+    """Return the version of librbd's interface, which is not Ceph's own."""
+    major, minor, extra = rbd.RBD().version()
+    return int(major), int(minor), int(extra)
 
 
 def probe_library() -> None:

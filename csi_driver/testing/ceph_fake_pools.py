@@ -92,6 +92,11 @@ class FakePool:
                 raise NotFoundError(message)
             return FakePool(self._store, self._instance, pool, location)
 
+    def namespace_exists(self) -> bool:
+        """Tell whether images can be made in this RADOS namespace."""
+        with self._asking("looking for a namespace") as space:
+            return space.created or not self._location.namespace
+
     def create_image(self, image: NewImage) -> None:
         """Make an image."""
         with self._asking(f"creating image {image.name}") as space:

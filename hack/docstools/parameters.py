@@ -34,6 +34,7 @@ _COMMANDS: Final[dict[str, type[settings.Settings]]] = {
     "node": settings.NodeSettings,
     "datapath": settings.DatapathSettings,
     "volume": settings.ClusterSettings,
+    "doctor": settings.DoctorSettings,
 }
 
 _HEAD: Final = """# Parameters
@@ -149,7 +150,8 @@ def _settings() -> Iterator[tuple[str, ...]]:
     for command, kind in _COMMANDS.items():
         for name, field in kind.model_fields.items():
             takers.setdefault(name, []).append(command)
-            fields[name] = field
+            # What a service needs, the doctor may do without.
+            fields.setdefault(name, field)
     for name, commands in takers.items():
         yield (
             f"`--{name.replace('_', '-')}`",

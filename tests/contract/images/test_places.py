@@ -86,6 +86,9 @@ def test_namespaces_do_not_see_each_other(
 
 def test_a_namespace_that_was_not_created_takes_no_image(ceph: Ceph) -> None:
     pool = ceph.pool(POOL, "nosuchnamespace")
+    assert not pool.namespace_exists()
+    assert ceph.pool(POOL, NAMESPACE).namespace_exists()
+    assert ceph.pool(POOL).namespace_exists()
     assert pool.find_image("any") is None
     with pytest.raises(NotFoundError):
         pool.create_image(NewImage("any", RawSize(MIB), Striping(), ("layering",)))

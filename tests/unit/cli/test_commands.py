@@ -35,7 +35,9 @@ def rbdcrypt(*words: str | Path, **variables: str) -> subprocess.CompletedProces
 def test_help_names_every_command() -> None:
     done = rbdcrypt("--help")
     assert done.returncode == 0
-    for command in ("controller", "node", "datapath", "version", "volume"):
+    for command in (
+        *("controller", "node", "datapath", "doctor", "version", "volume"),
+    ):
         assert command in done.stdout.split()
 
 

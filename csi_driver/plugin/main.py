@@ -19,6 +19,7 @@ from csi_driver.commands.version import version as installed_version
 from csi_driver.domain.errors import CancelledError
 from csi_driver.domain.errors import DriverError
 from csi_driver.plugin import checking
+from csi_driver.plugin import doctoring
 from csi_driver.plugin import flattening
 from csi_driver.plugin import gathering
 from csi_driver.plugin import listing
@@ -155,6 +156,34 @@ def flatten_volume(options: Options, *, claim: _Claim) -> None:
         ),
         lambda: [f"{name}: flattened; it has no parent any more"],
     )
+
+
+@app.command()
+@with_options
+def doctor(
+    options: Options,
+    *,
+    node: Annotated[
+        str, typer.Option(metavar="NODE", help="look at this node's pods only")
+    ] = "",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="show what is in order, too")
+    ] = False,
+) -> None:
+    """Look at everything that the driver rests on, in its pods and from outside.
+
+    The exit status is 1 if something failed.
+    """
+    found = doctoring.diagnose(
+        options.kubectl, options.driver_namespace, options.release, node
+    )
+    write(
+        options.output,
+        lambda: doctoring.as_document(found),
+        lambda: doctoring.as_lines(found, everything=verbose),
+    )
+    if not found.ok:
+        raise typer.Exit(_FAILED)
 
 
 @app.command()

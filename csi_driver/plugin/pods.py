@@ -92,14 +92,16 @@ def selector(component: str = "", release: str = "") -> str:
     return ",".join(f"{name}={value}" for name, value in wanted.items() if value)
 
 
-def choose(pods: Iterable[DriverPod], where: str) -> DriverPod:
+def choose(pods: Iterable[DriverPod], where: str, *, running: bool = True) -> DriverPod:
     """Return a controller pod for a command, a ready one if there is one.
 
     NotFoundError if there is none, with `where` it was looked for;
     InvalidRequestError if they belong to several installations;
-    UnavailableError if none of them runs.
+    UnavailableError if it has to be `running` and none of them does.
     """
-    found = sorted(pods, key=lambda each: (bool(each.trouble), each.name))
+    found = sorted(
+        pods, key=lambda each: (bool(each.trouble), not each.running, each.name)
+    )
     if not found:
         raise NotFoundError(
             f"no controller of rbdcrypt-csi was found {where}: no pod has the labels"
@@ -113,13 +115,12 @@ def choose(pods: Iterable[DriverPod], where: str) -> DriverPod:
             f"{len(installations)} installations of rbdcrypt-csi were found: {named};"
             " choose one with --driver-namespace or --release"
         )
-    running = [each for each in found if each.running]
-    if not running:
+    if running and not any(each.running for each in found):
         raise UnavailableError(
             f"no controller pod of rbdcrypt-csi runs: {_troubles(found)}; look at"
             f" `kubectl describe pod --namespace {found[0].namespace} {found[0].name}`"
         )
-    return running[0]
+    return next((each for each in found if each.running), found[0])
 
 
 def _named(found: Iterable[Mapping[str, Any]], name: str) -> Mapping[str, Any]:

@@ -183,3 +183,24 @@ def test_ctrl_c_in_the_middle_and_once_more_to_the_end(
     at_full_speed(maker, clone)
     assert cluster.run("flatten", "clone").returncode == 0
     require_flat(maker, clone, content)
+
+
+def test_the_doctor_is_run_in_every_pod(cluster: Cluster, maker: Maker) -> None:
+    cluster.driver_pod("node-a", "node", nodeName="worker-1")
+    cluster.driver_pod("datapath-a", "datapath", nodeName="worker-1")
+    done = cluster.run("doctor", "-o", "json")
+    # The lab has no kubelet, and none of the driver's processes runs.
+    assert done.returncode == 1, done.stderr
+    places = {each["component"]: each for each in json.loads(done.stdout)["places"]}
+    assert places.keys() == {None, "controller", "node", "datapath"}
+    where = f"lab:rbd/{maker.world.namespace}"
+    for component in ("controller", "node", "datapath"):
+        checks = {e["check"]: e for e in places[component]["checks"]}
+        assert (checks["ceph-pool"]["subject"], checks["ceph-pool"]["status"]) == (
+            *(where, "ok"),
+        )
+    checks = {e["check"]: e for e in places["node"]["checks"]}
+    assert checks["tools"]["status"] == "ok"
+    assert checks["datapath"]["status"] == "failed"
+    outside = {e["check"]: e["status"] for e in places[None]["checks"]}
+    assert (outside["csi-driver"], outside["csi-node"]) == ("failed", "failed")

@@ -39,5 +39,5 @@ def test_the_plugin_works_without_what_only_the_driver_needs() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for command in ("list", "show", "check", "flatten", "version"):
+    for command in ("list", "show", "check", "flatten", "doctor", "version"):
         assert command in done.stdout.split()

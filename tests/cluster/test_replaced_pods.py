@@ -15,11 +15,12 @@ from tests.cluster.tenant import Tenant
 
 _WRITER = """
 n=0
+cd /data
 while :; do
-  n=$((n+1))
-  dd if=/dev/urandom of=/data/block-$((n % 40)) bs=256K count=1 conv=fsync 2>/dev/null \
-    && sha256sum /data/block-$((n % 40)) > /data/new && sync /data/new \
-    && mv /data/new /data/sum-$((n % 40)) && echo $n > /tmp/written || echo $n >> /tmp/failed
+  n=$((n+1)); name=$((n % 40))
+  dd if=/dev/urandom of=block-$name bs=256K count=1 conv=fsync 2>/dev/null \
+    && sha256sum block-$name > new && sync new && mv new sum-$name \
+    && echo $n > /tmp/written || echo $n >> /tmp/failed
 done
 """
 

@@ -41,8 +41,6 @@ _SIZE_LIMIT: Final = 4
 _CONFIG_HEAD: Final = struct.Struct("=II")
 _CONFIG_TAIL: Final = bytes(64)
 _BIND_ATTEMPTS: Final = 16
-_FREE: Final = frozenset({errno.ENXIO, errno.ENOENT})
-"""What an unbound device, or one without a node, answers."""
 
 
 def pack_config(descriptor: int, size_limit: int, flags: int, name: str) -> bytes:
@@ -128,34 +126,26 @@ def release(path: Path, timeout: float = 10.0) -> None:
     kernel frees it at the last close.  It may then be bound to another file, by
     whoever asks for a free device next.
     """
-    bound = None
+    bound = _binding(path)
     try:
         with _opened(path, os.O_RDONLY) as device:
-            bound = _bound_to(device)
             fcntl.ioctl(device, LOOP_CLR_FD)
     except OSError as error:
-        if error.errno not in _FREE:
+        if error.errno not in {errno.ENXIO, errno.ENOENT}:
             raise InternalError(f"{path} could not be released: {error}") from error
-        return
-    if not sysfs.wait_until(lambda: _file_behind(path) != bound, timeout):
+    if not sysfs.wait_until(
+        lambda: backing_file(path.name) is None or _binding(path) != bound, timeout
+    ):
         raise InUseError(f"{path} is still open: end the process that uses it")
 
 
-def _file_behind(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode of the file behind a loop device; None if free."""
-    try:
-        with _opened(path, os.O_RDONLY) as device:
-            return _bound_to(device)
-    except OSError as error:
-        if error.errno not in _FREE:
-            raise InternalError(f"{path} cannot be looked at: {error}") from error
-        return None
+def _binding(path: Path) -> str | None:
+    """Return what tells one binding of a loop device from the next.
 
-
-def _bound_to(device: int) -> tuple[int, int]:
-    info = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(_INFO.size))
-    number, inode, *_ = _INFO.unpack(info)
-    return number, inode
+    The kernel counts disks (5.15 and later; None before).  The status of the device
+    would not do: it is an error once the FUSE file behind it is dead.
+    """
+    return sysfs.read_attribute(sysfs.BLOCK / path.name / "diskseq")
 
 
 def backing_file(name: str) -> Path | None:

@@ -14,8 +14,10 @@ import time
 from typing import TYPE_CHECKING
 from typing import Final
 
+from labtools import blockdevices
 from labtools import namespace
 from labtools import places
+from labtools import processes
 from labtools import shell
 
 from clustertools import binaries
@@ -89,7 +91,12 @@ def up(lab: Lab, wanted: Wanted) -> None:
 def down(lab: Lab) -> None:
     """Stop everything and remove all of it but the caches."""
     for each in (nodes.lab_of_second(lab), lab):
+        holder = namespace.holder(each)
+        # Datapaths are in the network of their node, and have mounts of their own.
+        seen = processes.of_network_namespace(holder) if holder else []
+        loops = blockdevices.loops_of(seen)
         namespace.end(each)
+        blockdevices.free_loops(loops)
         remove_cgroups(each)
         for directory in (each.data, each.run):
             shutil.rmtree(directory, ignore_errors=True)

@@ -172,13 +172,22 @@ def _parent(process: Process) -> int:
 
 def of_mount_namespace(holder: Process) -> list[Process]:
     """Return all processes in the mount namespace of `holder`, itself included."""
+    return _of_namespace(holder, "mnt")
+
+
+def of_network_namespace(holder: Process) -> list[Process]:
+    """Return all processes in the network namespace of `holder`, itself included."""
+    return _of_namespace(holder, "net")
+
+
+def _of_namespace(holder: Process, kind: str) -> list[Process]:
     try:
-        wanted = Path(f"/proc/{holder.pid}/ns/mnt").readlink()
+        wanted = Path(f"/proc/{holder.pid}/ns/{kind}").readlink()
     except FileNotFoundError:
         return []
     found = []
     for process in all_processes():
         with contextlib.suppress(OSError):  # gone, or another's
-            if Path(f"/proc/{process.pid}/ns/mnt").readlink() == wanted:
+            if Path(f"/proc/{process.pid}/ns/{kind}").readlink() == wanted:
                 found.append(process)
     return found

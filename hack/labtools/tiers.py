@@ -279,10 +279,15 @@ def _lanes(
     return [with_ceph, without]
 
 
-def _prefetch() -> None:
-    """Make the Go tools while other things start; a failure shows where used."""
+def _prefetch(tiers: Sequence[str]) -> None:
+    """Compile Go programs while other tiers run; a failure shows where used."""
     with contextlib.suppress(shell.LabError):
-        gotools.environment()
+        if any(tier in _WITH_CEPH for tier in tiers):
+            gotools.environment()
+        if "chart" in tiers or "cluster" in tiers:
+            binaries.ensure()
+        if "cluster" in tiers:
+            binaries.ensure_e2e()
 
 
 def _run(session: Session, tiers: Sequence[str]) -> None:
@@ -291,7 +296,7 @@ def _run(session: Session, tiers: Sequence[str]) -> None:
     try:
         namespace.ensure(session.lab)
         namespace.use_environment(session.lab)
-        threading.Thread(target=_prefetch, daemon=True).start()
+        threading.Thread(target=_prefetch, args=(tiers,), daemon=True).start()
         lanes = _lanes(session, tiers, was_up)
         threads = [threading.Thread(target=lane, daemon=True) for lane in lanes]
         for thread in threads:

@@ -14,6 +14,8 @@
     - --v={{ $root.Values.sidecars.logLevel }}
     - --csi-address=/csi/csi.sock
     - --timeout={{ $root.Values.sidecars.timeout }}
+    - --kube-api-qps={{ $root.Values.sidecars.kubeApi.qps }}
+    - --kube-api-burst={{ $root.Values.sidecars.kubeApi.burst }}
     - --leader-election
     - --leader-election-namespace=$(NAMESPACE)
     {{- if $root.Values.sidecars.metrics }}

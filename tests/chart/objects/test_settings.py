@@ -164,6 +164,8 @@ def test_each_sidecar_elects_its_leader_and_waits_long_enough(case: str) -> None
         assert "--leader-election-namespace=$(NAMESPACE)" in each["args"]
         (timeout,) = [a for a in each["args"] if a.startswith("--timeout=")]
         assert timeout in {"--timeout=60s", "--timeout=2m"}
+        # Their own 5 requests in a second would be what 30 claims wait for.
+        assert {"--kube-api-qps=20", "--kube-api-burst=40"} <= set(each["args"])
 
 
 def test_claims_and_snapshots_are_named_to_the_driver() -> None:

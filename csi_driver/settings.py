@@ -30,6 +30,8 @@ from csi_driver.rpc.endpoint import parse_endpoint
 PREFIX: Final = "RBDCRYPT_"
 ENDPOINT: Final = "CSI_ENDPOINT"
 
+KUBELET_DIR: Final = Path("/var/lib/kubelet")
+
 DRIVER_NAME: Final = "csi.rbdcrypt.io"
 """What CSIDriver objects, storage classes and volumes call this driver."""
 
@@ -265,7 +267,7 @@ class DatapathSettings(_NodePlaces, ProcessSettings):
     """What `rbdcrypt-csi datapath` takes."""
 
 
-class DoctorSettings(_NodePlaces, ClusterSettings):
+class DoctorSettings(_NodePlaces, ProcessSettings):
     """What `rbdcrypt-csi doctor` takes: what its neighbours in the pod are told."""
 
     endpoint: str = pydantic.Field(
@@ -277,6 +279,23 @@ class DoctorSettings(_NodePlaces, ClusterSettings):
         "",
         description="the name of this node, as Kubernetes has it",
     )
+    registration_socket: AbsolutePath | None = pydantic.Field(
+        None,
+        description="the socket in kubelet's plugins_registry, if the node makes one",
+    )
+    kubelet_endpoint: AbsolutePath | None = pydantic.Field(
+        None,
+        description="path of the CSI socket as kubelet sees it",
+    )
+
+    @property
+    def kubelet_dir(self) -> Path:
+        """Kubelet's own directory, which `kubelet_endpoint` lies in."""
+        endpoint = self.kubelet_endpoint
+        # /var/lib/kubelet/plugins/NAME/csi.sock
+        if endpoint is None or endpoint.parent.parent.name != "plugins":
+            return KUBELET_DIR
+        return endpoint.parent.parent.parent
 
 
 def load[S: Settings](kind: type[S], flags: Mapping[str, Any]) -> S:

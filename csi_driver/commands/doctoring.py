@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import enum
+import functools
 import os
 import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
 from typing import NoReturn
 
 from csi_driver.commands import composition
@@ -31,8 +30,7 @@ from csi_driver.images.ceph import CephConnector
 from csi_driver.kube import tokens
 from csi_driver.rpc.endpoint import parse_endpoint
 from csi_driver.settings import DoctorSettings
-
-KUBELET: Final = Path("/var/lib/kubelet")
+from csi_driver.settings import split_address
 
 
 class Role(enum.StrEnum):
@@ -106,22 +104,37 @@ def _examinations(
             yield from _node(settings)
         case Role.DATAPATH:
             yield from _datapath(settings)
-    if settings.endpoint and role is not Role.DATAPATH:
-        path = parse_endpoint(settings.endpoint)
-        yield Examination(
-            Topic("csi-socket", str(path)), lambda: machine.own_socket(path)
-        )
+    yield from _serving(settings, role)
     if clusters is not None:
         yield from Storage(clusters, CephConnector(clusters), write).examinations()
     yield from _kubernetes(settings, role, clusters)
 
 
+def _serving(settings: DoctorSettings, role: Role) -> Iterator[Examination]:
+    """Look at what the process beside this one serves."""
+    sockets = {}
+    if settings.endpoint and role is not Role.DATAPATH:
+        sockets["csi-socket"] = parse_endpoint(settings.endpoint)
+    if settings.registration_socket is not None and role is Role.NODE:
+        sockets["registration"] = settings.registration_socket
+    for name, path in sockets.items():
+        look = functools.partial(machine.served, name, path)
+        yield Examination(Topic(name, str(path)), look)
+    if settings.http_address:
+        host, port = split_address(settings.http_address)
+        yield _here("readiness", functools.partial(machine.readiness, host, port))
+
+
 def _node(settings: DoctorSettings) -> Iterator[Examination]:
     yield _here("tools", machine.node_tools)
     yield _here("ext4-growth", machine.ext4_growth)
-    needed = settings.has_kubernetes
     yield _here(
-        "mount-propagation", lambda: machine.propagation(KUBELET, needed=needed)
+        "mount-propagation",
+        functools.partial(
+            machine.propagation,
+            settings.kubelet_dir,
+            needed=settings.has_kubernetes,
+        ),
     )
     yield from _directories(settings)
     path = settings.datapath_path
@@ -146,7 +159,7 @@ def _directories(settings: DoctorSettings) -> Iterator[Examination]:
     ):
         yield Examination(
             Topic(name, str(path)),
-            lambda name=name, path=path: machine.directory(name, path),  # type: ignore[misc]
+            functools.partial(machine.directory, name, path),
         )
 
 

@@ -35,6 +35,8 @@ RELEASE_NAMESPACE: Final = "meta.helm.sh/release-namespace"
 
 _EXPECTED: Final[Mapping[str, tuple[object, str]]] = {
     "fsGroupPolicy": ("File", "pods with an fsGroup may be refused their files"),
+    "podInfoOnMount": (True, "Events name no pods"),
+    "seLinuxMount": (True, "labels are written to every file at each start of a pod"),
     "storageCapacity": (False, "pods wait for capacities that nobody publishes"),
     "requiresRepublish": (False, "kubelet publishes again and again for nothing"),
     "volumeLifecycleModes": (

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import functools
 import threading
+import urllib.parse
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ SKEW: Final = 5.0
 
 _STORAGE: Final = "/apis/storage.k8s.io/v1"
 _SNAPSHOTS: Final = "/apis/snapshot.storage.k8s.io/v1"
+_CLAIMS: Final = "/api/v1/persistentvolumeclaims"
+_PAGE: Final = 250
+_PAGES: Final = 20
+"""How many claims are asked for at once, and how often: 5000 are enough to know."""
+
 NOT_LOOKED_AT: Final = "not looked at"
 _OUTSIDE: Final = "`kubectl rbdcrypt doctor` looks with the rights of its user"
 
@@ -159,24 +165,29 @@ class Cluster:
 
     def _secrets(self, classes: Iterable[_Json]) -> Iterator[Check]:
         """Look whether whoever has to read the classes' Secrets may, and they exist."""
-        named = {
-            secret: None
-            for each in classes
-            for secret in judging.named_secrets(each)
-            if secret.purpose in {PROVISION, judging.PASSPHRASE}
-        }
-        for secret in named:
-            yield self._secret(secret)
+        named: dict[SecretTemplate, set[str]] = {}
+        for each in classes:
+            name = str(each.get("metadata", {}).get("name", ""))
+            for secret in judging.named_secrets(each):
+                if secret.purpose in {PROVISION, judging.PASSPHRASE}:
+                    named.setdefault(secret, set()).add(name)
+        for secret, names in named.items():
+            if secret.fixed_namespace:
+                yield self._secret(secret)
+            else:
+                yield self._secret_everywhere(secret, names)
 
     def _secret(self, secret: SecretTemplate) -> Check:
-        topic = Topic("secret", str(secret))
-        name = secret.name if secret.fixed else ""
-        namespace = secret.namespace if secret.fixed_namespace else ""
-        if not self.api.may(Right("get", "secrets", namespace=namespace, name=name)):
-            return _unreadable(topic, secret)
+        """Look at one Secret, or at the right to read those of one namespace."""
+        topic, reader = Topic("secret", str(secret)), _reader(secret)
+        if not self._may_read(secret, secret.namespace):
+            return topic.failed(
+                f"{reader} may not read Secrets in namespace {secret.namespace}, where"
+                " the class has them",
+                f"add {secret.namespace} to secrets.namespaces of the chart",
+            )
         if not secret.fixed:
-            where = f"namespace {namespace}" if namespace else "every namespace"
-            return topic.ok(f"Secrets may be read in {where}")
+            return topic.ok(f"{reader} may read Secrets in {secret.namespace}")
         try:
             values = self.api.read_secret(SecretRef(secret.namespace, secret.name))
             if find_key_source(values) is None:
@@ -187,6 +198,46 @@ class Cluster:
         except DriverError as error:
             return topic.failed(str(error))
         return topic.ok("exists and holds a passphrase or key")
+
+    def _secret_everywhere(self, secret: SecretTemplate, classes: set[str]) -> Check:
+        """Look at the right to read Secrets in the namespaces of a class's claims."""
+        topic, reader = Topic("secret", str(secret)), _reader(secret)
+        if self._may_read(secret, ""):
+            return topic.ok(f"{reader} may read Secrets in every namespace")
+        spaces = sorted(self._namespaces_of(classes))
+        missing = [each for each in spaces if not self._may_read(secret, each)]
+        if missing:
+            return topic.failed(
+                f"{reader} may not read Secrets in {', '.join(missing)}, where claims"
+                " of the class are",
+                f"add {', '.join(missing)} to secrets.namespaces of the chart",
+            )
+        where = f"in {', '.join(spaces)}, where claims are, and " if spaces else ""
+        return topic.ok(
+            f"{reader} may read Secrets {where}in no other namespaces than those of"
+            " secrets.namespaces"
+        )
+
+    def _may_read(self, secret: SecretTemplate, namespace: str) -> bool:
+        name = secret.fixed_name
+        return self.api.may(Right("get", "secrets", namespace=namespace, name=name))
+
+    def _namespaces_of(self, classes: set[str]) -> set[str]:
+        """Return the namespaces with claims of some classes, of the first claims."""
+        found: set[str] = set()
+        token = ""
+        for _ in range(_PAGES):
+            path = f"{_CLAIMS}?limit={_PAGE}"
+            if token:
+                path += f"&continue={urllib.parse.quote(token)}"
+            answer = self.api.look_at(path, "persistentvolumeclaims")
+            for each in answer.get("items") or ():
+                if each.get("spec", {}).get("storageClassName") in classes:
+                    found.add(str(each["metadata"]["namespace"]))
+            token = str(answer.get("metadata", {}).get("continue") or "")
+            if not token:
+                break
+        return found
 
     def _snapshot_classes(self) -> Iterator[Check]:
         topic = Topic("snapshot-class")
@@ -233,22 +284,9 @@ def _skew(seconds: float) -> Check:
     )
 
 
-def _unreadable(topic: Topic, secret: SecretTemplate) -> Check:
-    # kubelet reads the Secret of a stage itself; csi-provisioner and the driver
-    # read theirs with this ServiceAccount.
-    reader = "the driver" if secret.purpose == judging.PASSPHRASE else "csi-provisioner"
-    if secret.fixed_namespace:
-        return topic.failed(
-            f"{reader} may not read Secrets in namespace {secret.namespace}, where the"
-            " class has them",
-            f"add {secret.namespace} to secrets.namespaces of the chart",
-        )
-    return topic.warning(
-        f"{reader} may read Secrets only where a Role says so, and the class takes them"
-        " from the claims' namespaces",
-        "list those namespaces in secrets.namespaces of the chart, or set"
-        " secrets.clusterWide",
-    )
+def _reader(secret: SecretTemplate) -> str:
+    """Return who reads this Secret with the controller's ServiceAccount."""
+    return "the driver" if secret.purpose == judging.PASSPHRASE else "csi-provisioner"
 
 
 def _permitted(topic: Topic, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:

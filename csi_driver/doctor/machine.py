@@ -7,6 +7,8 @@ written to, and this process hardened as one that holds keys.
 
 from __future__ import annotations
 
+import http
+import http.client
 import os
 import socket
 import tempfile
@@ -48,7 +50,10 @@ NODE_TOOLS: Final = {
 """What a node runs, and the Debian packages that have it."""
 
 CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
+_MOUNTED_IN: Final = ("plugins", "pods")
+"""Where a node mounts: staging paths in the one, targets in the other."""
 _CONNECT_SECONDS: Final = 5.0
+_LONGEST_PAGE: Final = 1 << 16
 
 
 def library() -> Iterator[Check]:
@@ -149,9 +154,34 @@ def datapath(path: Path) -> Iterator[Check]:
     yield Topic("datapath", str(path)).ok("answers")
 
 
-def own_socket(path: Path) -> Iterator[Check]:
-    """Look whether somebody serves at this process's own socket."""
-    topic = Topic("csi-socket", str(path))
+def readiness(host: str, port: int) -> Iterator[Check]:
+    """Ask the process beside this one whether it is ready."""
+    topic = Topic("readiness", f"{host or 'localhost'}:{port}")
+    connection = http.client.HTTPConnection(
+        host or "localhost", port, timeout=_CONNECT_SECONDS
+    )
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        text = answer.read(_LONGEST_PAGE).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        yield topic.failed(
+            f"does not answer: {getattr(error, 'strerror', None) or error}",
+            "look at the log of this container",
+        )
+        return
+    finally:
+        connection.close()
+    if answer.status == http.HTTPStatus.OK:
+        yield topic.ok("the process is ready")
+        return
+    lines = [each for each in text.splitlines() if not each.startswith("ok ")]
+    yield topic.failed(f"the process is not ready: {'; '.join(lines)}")
+
+
+def served(name: str, path: Path) -> Iterator[Check]:
+    """Look whether somebody serves at a socket of this pod's."""
+    topic = Topic(name, str(path))
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_CONNECT_SECONDS)
         try:
@@ -188,7 +218,9 @@ def propagation(kubelet: Path, *, needed: bool) -> Iterator[Check]:
     """
     topic = Topic("mount-propagation", str(kubelet))
     if kubelet.is_dir():
-        yield judge_propagation(kubelet, mountinfo.read_mounts())
+        mounts = mountinfo.read_mounts()
+        for name in _MOUNTED_IN:
+            yield judge_propagation(kubelet / name, mounts)
     elif needed:
         yield topic.failed(
             "does not exist here",
@@ -199,10 +231,10 @@ def propagation(kubelet: Path, *, needed: bool) -> Iterator[Check]:
         yield topic.warning("there is no kubelet here")
 
 
-def judge_propagation(kubelet: Path, mounts: Iterable[Mount]) -> Check:
-    """Judge the mount that holds kubelet's directory."""
-    topic = Topic("mount-propagation", str(kubelet))
-    above = [each for each in mounts if kubelet.is_relative_to(each.mount_point)]
+def judge_propagation(directory: Path, mounts: Iterable[Mount]) -> Check:
+    """Judge the mount that holds a directory of kubelet's."""
+    topic = Topic("mount-propagation", str(directory))
+    above = [each for each in mounts if directory.is_relative_to(each.mount_point)]
     if max(above, key=_depth).shared:
         return topic.ok("is shared: pods see what is mounted below it")
     return topic.failed(

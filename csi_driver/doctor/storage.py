@@ -10,16 +10,19 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import re
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Final
 
 from csi_driver.doctor.check import Check
 from csi_driver.doctor.check import Examination
 from csi_driver.doctor.check import Topic
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.errors import ConflictError
@@ -31,6 +34,7 @@ from csi_driver.images.directory import Directory
 from csi_driver.images.port import Ceph
 from csi_driver.images.port import Connector
 from csi_driver.images.port import Pool
+from csi_driver.images.users import own_user
 
 MONITOR_SECONDS: Final = 2.0
 """For one TCP connection to one monitor."""
@@ -56,49 +60,49 @@ class Storage:
     clusters: Clusters
     connector: Connector
     write: bool = False
+    user_of: Callable[[ClusterConfig], CephUser] = own_user
 
     def examinations(self) -> Iterator[Examination]:
         """Go through the looks at every cluster."""
         for config in self.clusters.by_id.values():
             yield Examination(
                 Topic("ceph-monitors", config.cluster),
-                lambda config=config: monitors(config),  # type: ignore[misc]
+                functools.partial(monitors, config),
             )
             yield Examination(
                 Topic("ceph-cluster", config.cluster),
-                lambda config=config: self._cluster(config),  # type: ignore[misc]
+                functools.partial(self._cluster, config),
                 late=_SILENT,
             )
 
     def _cluster(self, config: ClusterConfig) -> Iterator[Check]:
+        user = self.user_of(config)
         begin = time.monotonic()
-        with contextlib.closing(self.connector.connect(config.cluster)) as ceph:
+        with contextlib.closing(self.connector.connect(config.cluster, user)) as ceph:
             seconds = time.monotonic() - begin
             yield Topic("ceph-cluster", config.cluster).ok(
-                f"answers as client.{config.user_id} in {seconds:.2f} s"
+                f"answers client.{user.user_id} in {seconds:.2f} s"
             )
             for owned in config.pools:
                 for namespace in owned.namespaces:
-                    yield from self._place(config, ceph, owned.name, namespace)
+                    where = f"{owned.name}/{namespace}" if namespace else owned.name
+                    topic = Topic("ceph-pool", f"{config.cluster}:{where}")
+                    pool = functools.partial(ceph.pool, owned.name, namespace)
+                    yield self._place(topic, pool, user.user_id)
             for name in config.data_pools:
                 yield from _data_pool(config, ceph, name)
 
-    def _place(
-        self, config: ClusterConfig, ceph: Ceph, name: str, namespace: str
-    ) -> Iterator[Check]:
-        where = f"{name}/{namespace}" if namespace else name
-        topic = Topic("ceph-pool", f"{config.cluster}:{where}")
+    def _place(self, topic: Topic, opened: Callable[[], Pool], user: str) -> Check:
         try:
-            pool = ceph.pool(name, namespace)
-            yield self._rights(config, topic, pool)
+            return self._rights(topic, opened(), user)
         except ForbiddenError as error:
-            yield topic.failed(str(error), _caps(config))
+            return topic.failed(str(error), _caps(user))
         except DriverError as error:
-            yield topic.failed(
+            return topic.failed(
                 str(error), "compare rbdcrypt.pools with `ceph osd lspools`"
             )
 
-    def _rights(self, config: ClusterConfig, topic: Topic, pool: Pool) -> Check:
+    def _rights(self, topic: Topic, pool: Pool, user: str) -> Check:
         Directory(pool).volumes("", 1)
         if not pool.namespace_exists():
             name = pool.location.namespace
@@ -111,9 +115,7 @@ class Storage:
             _write(pool)
             written = ", a key was written and removed"
         elif not _may_write(pool):
-            return topic.failed(
-                f"client.{config.user_id} may read and not write", _caps(config)
-            )
+            return topic.failed(f"client.{user} may read and not write", _caps(user))
         return _room(topic, pool, f"may be read and written{written}")
 
 
@@ -217,5 +219,5 @@ def _write(pool: Pool) -> None:
     pool.swap_entries(DIRECTORY, expect={key: "written"}, remove=(key,))
 
 
-def _caps(config: ClusterConfig) -> str:
-    return f"give it {_CAPS.format(user=config.user_id)}"
+def _caps(user: str) -> str:
+    return f"give it {_CAPS.format(user=user)}"

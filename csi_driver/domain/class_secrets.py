@@ -72,12 +72,17 @@ class SecretTemplate:
     @property
     def fixed(self) -> bool:
         """True if every volume of the class has this very Secret."""
-        return not _WORD.search(self.namespace + self.name)
+        return bool(self.fixed_namespace and self.fixed_name)
 
     @property
-    def fixed_namespace(self) -> bool:
-        """True if every volume's Secret is in this namespace."""
-        return not _WORD.search(self.namespace)
+    def fixed_namespace(self) -> str:
+        """The namespace, if every volume's Secret is in this one; else ""."""
+        return "" if _WORD.search(self.namespace) else self.namespace
+
+    @property
+    def fixed_name(self) -> str:
+        """The name, if every volume's Secret has this one; else ""."""
+        return "" if _WORD.search(self.name) else self.name
 
     def faults(self) -> Iterator[str]:
         """Go through what no sidecar can fill in."""

@@ -30,7 +30,13 @@ def clusters() -> Clusters:
 
 
 def csi_driver(**spec: Any) -> dict[str, Any]:
-    whole = {"attachRequired": True, "fsGroupPolicy": "File", "storageCapacity": False}
+    whole = {
+        "attachRequired": True,
+        "fsGroupPolicy": "File",
+        "podInfoOnMount": True,
+        "seLinuxMount": True,
+        "storageCapacity": False,
+    }
     return {"metadata": {"name": NAME}, "spec": whole | spec}
 
 
@@ -54,6 +60,8 @@ def test_there_is_no_such_object() -> None:
         ({"attachRequired": False}, "failed", "two nodes may be given one volume"),
         ({"fsGroupPolicy": "None"}, "warning", "fsGroupPolicy is 'None'"),
         ({"storageCapacity": True}, "warning", "storageCapacity is True"),
+        ({"podInfoOnMount": False}, "warning", "Events name no pods"),
+        ({"seLinuxMount": False}, "warning", "seLinuxMount is False"),
         ({"requiresRepublish": True}, "warning", "requiresRepublish is True"),
         ({"volumeLifecycleModes": ["Ephemeral"]}, "warning", "inline volumes"),
     ],

@@ -40,11 +40,16 @@ def refused(title: str) -> ForbiddenError:
 
 @dataclasses.dataclass
 class Server:
-    """An API server in memory; `denied` are rights, `hidden` paths nobody sees."""
+    """An API server in memory.
+
+    `denied` are beginnings of rights, but for those `granted`; `hidden` are paths
+    that nobody sees.
+    """
 
     objects: dict[str, Any] = dataclasses.field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     denied: set[str] = dataclasses.field(default_factory=set)
+    granted: set[str] = dataclasses.field(default_factory=set)
     hidden: set[str] = dataclasses.field(default_factory=set)
     fault: DriverError | None = None
     date: dt.datetime | None = NOW
@@ -66,6 +71,8 @@ class Server:
 
     def may(self, right: Right) -> bool:
         self.asked.append(str(right))
+        if str(right) in self.granted:
+            return True
         return not any(str(right).startswith(each) for each in self.denied)
 
     def read_secret(self, reference: SecretRef) -> dict[str, str]:
@@ -237,23 +244,62 @@ def test_secrets_that_the_sidecars_may_not_read(server: Server) -> None:
     assert "get secrets key in namespace vault" in server.asked
 
 
-def test_secrets_of_the_claims_namespaces(server: Server) -> None:
-    each = "provisioner-secret", "node-stage-secret"
-    templated: dict[str, str] = {}
-    for purpose in each:
-        templated |= secret(purpose, "${pvc.name}", "${pvc.namespace}")
-    items = [a_class("fast", PLACE | templated)]
+@pytest.fixture
+def templated(server: Server) -> Server:
+    """Give a server whose class takes its Secrets from the claims' namespaces."""
+    parameters = dict(PLACE)
+    for purpose in ("provisioner-secret", "node-stage-secret"):
+        parameters |= secret(purpose, "key", "${pvc.namespace}")
+    items = [a_class("fast", parameters)]
     server.objects[f"{STORAGE}/storageclasses"] = {"items": items}
-    check = the(controller(server), "secret")
-    assert (check.status, check.found) == (
-        Status.OK,
-        "Secrets may be read in every namespace",
-    )
-    assert "get secrets" in server.asked
-    server.denied = {"get secrets"}
-    check = the(controller(server), "secret")
-    assert check.status is Status.WARNING
-    assert "secrets.clusterWide" in check.remedy
+    server.objects[CLAIMS] = page(claim("shop"), claim("bank", "other"))
+    return server
+
+
+CLAIMS = "/api/v1/persistentvolumeclaims?limit=250"
+
+
+def claim(namespace: str, storage_class: str = "fast") -> dict[str, Any]:
+    spec = {"storageClassName": storage_class}
+    return {"metadata": {"namespace": namespace}, "spec": spec}
+
+
+def page(*items: dict[str, Any], more: str = "") -> dict[str, Any]:
+    return {"items": list(items), "metadata": {"continue": more}}
+
+
+def test_secrets_in_every_namespace(templated: Server) -> None:
+    check = the(controller(templated), "secret")
+    assert check.status is Status.OK
+    assert check.found == "csi-provisioner may read Secrets in every namespace"
+    assert "get secrets key" in templated.asked
+
+
+def test_secrets_where_claims_are(templated: Server) -> None:
+    templated.denied = {"get secrets"}
+    templated.granted = {"get secrets key in namespace shop"}
+    check = the(controller(templated), "secret")
+    assert check.status is Status.OK
+    assert "in shop, where claims are" in check.found
+    templated.granted = set()
+    check = the(controller(templated), "secret")
+    assert check.status is Status.FAILED
+    assert check.remedy == "add shop to secrets.namespaces of the chart"
+
+
+def test_claims_are_read_page_by_page(templated: Server) -> None:
+    templated.denied = {"get secrets"}
+    templated.objects[CLAIMS] = page(more="a/b==")
+    templated.objects[f"{CLAIMS}&continue=a/b%3D%3D"] = page(claim("late"))
+    assert "add late to" in the(controller(templated), "secret").remedy
+
+
+def test_without_claims_nothing_is_wrong(templated: Server) -> None:
+    templated.denied = {"get secrets"}
+    templated.objects[CLAIMS] = page()
+    check = the(controller(templated), "secret")
+    assert check.status is Status.OK
+    assert "in no other namespaces than those of secrets.namespaces" in check.found
 
 
 def test_a_secret_that_the_driver_reads_itself(server: Server) -> None:

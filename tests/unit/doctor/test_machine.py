@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from csi_driver.datapath import wire
 from csi_driver.datapath.messages import Done
@@ -26,6 +27,9 @@ from csi_driver.doctor.check import Status
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.errors import UnsupportedError
 from csi_driver.keys.hygiene import Hygiene
+from csi_driver.observability.conditions import Condition
+from csi_driver.observability.http import serving
+from csi_driver.observability.pages import pages
 from csi_driver.settings import DeviceMethod
 
 
@@ -164,12 +168,12 @@ def test_a_directory_has_to_be_writable(tmp_path: Path) -> None:
 
 def test_a_socket_has_to_be_served_at(tmp_path: Path) -> None:
     path = tmp_path / "csi.sock"
-    assert "No such file" in only(lambda: machine.own_socket(path)).found
+    assert "No such file" in only(lambda: machine.served("csi-socket", path)).found
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        assert only(lambda: machine.own_socket(path)).status is Status.FAILED
+        assert only(lambda: machine.served("csi-socket", path)).status is Status.FAILED
         server.listen()
-        assert only(lambda: machine.own_socket(path)).status is Status.OK
+        assert only(lambda: machine.served("csi-socket", path)).status is Status.OK
 
 
 def test_the_datapath_has_to_answer(tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_the_datapath_has_to_answer(tmp_path: Path) -> None:
         thread.join()
 
 
-KUBELET = Path("/var/lib/kubelet")
+PODS = Path("/var/lib/kubelet/pods")
 MOUNTS = b"""\
 1 0 8:1 / / rw master:1 - ext4 /dev/sda rw
 2 1 8:2 / /var/lib rw shared:5 - ext4 /dev/sdb rw
@@ -205,16 +209,17 @@ COVER = b"4 3 8:3 / /var/lib/kubelet rw - tmpfs none rw\n"
         (b"", Status.OK),
         (b"3 2 8:2 /k /var/lib/kubelet rw master:5 - ext4 /dev/sdb rw\n", "failed"),
         (b"3 2 8:2 /k /var/lib/kubelet rw shared:5 - ext4 /dev/sdb rw\n", "ok"),
+        (b"3 2 8:2 /k /var/lib/kubelet/pods rw shared:5 - ext4 /dev/sdb rw\n", "ok"),
         (
             b"3 2 8:2 /k /var/lib/kubelet rw shared:5 - ext4 /dev/sdb rw\n" + COVER,
             "failed",
         ),
-        (b"3 2 8:2 /k /var/lib/kubelet/pods rw - ext4 /dev/sdb rw\n", "ok"),
+        (b"3 2 8:2 /k /var/lib/kubelet/plugins rw - ext4 /dev/sdb rw\n", "ok"),
     ],
-    ids=["its filesystem", "slave", "shared", "covered", "below"],
+    ids=["its filesystem", "slave", "shared", "itself", "covered", "beside"],
 )
 def test_mounts_have_to_reach_the_pods(lines: bytes, status: str) -> None:
-    check = machine.judge_propagation(KUBELET, parse(MOUNTS + lines))
+    check = machine.judge_propagation(PODS, parse(MOUNTS + lines))
     assert check.status == status
 
 
@@ -224,7 +229,8 @@ def test_a_machine_without_kubelet(tmp_path: Path) -> None:
     assert only(lambda: look_at(absent, needed=True)).status is Status.FAILED
     assert only(lambda: look_at(absent, needed=False)).status is Status.WARNING
     absent.mkdir()
-    assert only(lambda: look_at(absent, needed=True)).name == "mount-propagation"
+    found = list(look_at(absent, needed=True))
+    assert [Path(each.subject).name for each in found] == ["plugins", "pods"]
 
 
 def test_this_machine_is_looked_at_without_a_trace() -> None:
@@ -232,3 +238,32 @@ def test_this_machine_is_looked_at_without_a_trace() -> None:
     only(machine.node_tools)
     only(machine.ext4_growth)
     assert set(os.listdir("/run")) == before  # noqa: PTH208
+
+
+def asked(*conditions: Condition) -> Check:
+    """Ask a process for which these conditions have to hold."""
+    found = pages(alive=(), ready=conditions, registry=CollectorRegistry())
+    with serving("127.0.0.1", 0, found) as port:
+        return only(lambda: machine.readiness("127.0.0.1", port))
+
+
+def test_a_process_is_asked_whether_it_is_ready() -> None:
+    def bad() -> None:
+        message = "kubelet has not answered"
+        raise UnavailableError(message)
+
+    fine = Condition("librbd", lambda: None)
+    assert asked(fine).status is Status.OK
+    check = asked(fine, Condition("x", bad))
+    assert check.status is Status.FAILED
+    assert check.found == "the process is not ready: failed x: kubelet has not answered"
+
+
+def test_a_process_that_serves_no_pages() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    check = only(lambda: machine.readiness("127.0.0.1", port))
+    assert (check.status, check.found) == (
+        Status.FAILED,
+        "does not answer: Connection refused",
+    )

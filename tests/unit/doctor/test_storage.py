@@ -16,9 +16,11 @@ from csi_driver.doctor.check import examine
 from csi_driver.doctor.storage import Storage
 from csi_driver.doctor.storage import monitors
 from csi_driver.doctor.storage import parse_addresses
+from csi_driver.domain.clusters import CephUser
 from csi_driver.domain.clusters import ClusterConfig
 from csi_driver.domain.clusters import Clusters
 from csi_driver.domain.clusters import OwnedPool
+from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images.directory import DIRECTORY
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_store import FakeStore
@@ -37,7 +39,12 @@ def looked(
     store: FakeStore, cluster: ClusterConfig, *, write: bool = False
 ) -> list[Check]:
     """Return what is found of a cluster, without its monitors."""
-    work = Storage(Clusters({"lab": cluster}), FakeConnector(store), write)
+    work = Storage(
+        Clusters({"lab": cluster}),
+        FakeConnector(store),
+        write,
+        lambda _: CephUser("rbdcrypt", SecretBytes(b"key")),
+    )
     _, second = work.examinations()
     return list(examine([second]).checks)
 

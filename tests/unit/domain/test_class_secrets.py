@@ -25,14 +25,16 @@ def test_secrets_are_told_from_parameters() -> None:
     assert without_secrets(given) == own
     first, second = templates(given)
     assert (first.purpose, str(first)) == ("provisioner-secret", "vault/key")
-    assert (first.fixed, first.fixed_namespace) == (True, True)
-    assert (second.fixed, second.fixed_namespace) == (False, False)
+    assert (first.fixed, first.fixed_namespace) == (True, "vault")
+    assert (second.fixed, second.fixed_namespace) == (False, "")
+    assert second.fixed_name == "key"
     assert templates(own) == ()
 
 
 def test_a_name_of_every_claim_in_a_fixed_namespace() -> None:
     (found,) = templates(named("node-stage-secret", "vault", "${pvc.name}"))
-    assert (found.fixed, found.fixed_namespace) == (False, True)
+    assert (found.fixed, found.fixed_namespace) == (False, "vault")
+    assert not found.fixed_name
     assert list(found.faults()) == []
 
 

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -19,6 +20,17 @@ from tests.cluster.pool import CephView
 from tests.cluster.tenant import Tenant
 
 _COLLECTED_WITHIN: Final = 90.0
+_HERE: Final = Path(__file__).parent
+_SECONDS: Final = 400
+"""How long a test may take unless it says so itself: pods come and go in seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of the cluster more time than others have."""
+    for item in items:
+        own = item.get_closest_marker("timeout") is not None
+        if item.path.is_relative_to(_HERE) and not own:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ def formatted_by_hand(image: str, passphrase: str, scratch: Path) -> None:
         content = scratch / "ext4"
         with content.open("wb") as file:
             file.truncate(opened.size())
-        subprocess.run(["mkfs.ext4", "-q", content], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", content], check=True)
         opened.write(content.read_bytes(), 0)
 
 

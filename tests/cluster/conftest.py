@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import random
 import secrets
@@ -56,19 +57,22 @@ def restless_controllers(kube: Kube) -> Iterator[None]:
     """
     ended = threading.Event()
 
-    def kill_now_and_then() -> None:
-        pause = random.uniform(1, 8)  # noqa: S311
+    def kill_now_and_then() -> int:
+        killed, pause = 0, random.uniform(1, 8)  # noqa: S311
         with contextlib.closing(Kube()) as own:
             while not ended.wait(pause):
-                pod = random.choice(parts.pods_of(own, "controller"))  # noqa: S311
-                own.kill(pod["metadata"]["name"], parts.NAMESPACE)
+                if pods := parts.pods_of(own, "controller"):
+                    victim = random.choice(pods)  # noqa: S311
+                    own.kill(victim["metadata"]["name"], parts.NAMESPACE)
+                    killed += 1
                 pause = random.uniform(20, 40)  # noqa: S311
+        return killed
 
-    killer = threading.Thread(target=kill_now_and_then)
-    killer.start()
-    yield
-    ended.set()
-    killer.join()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_now_and_then)
+        yield
+        ended.set()
+        print(f"controller pods killed: {killing.result()}")  # noqa: T201
     parts.wait_until_ready(kube, "controller")
 
 

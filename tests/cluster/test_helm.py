@@ -17,6 +17,7 @@ from tests.cluster.kube import Kube
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
+from tests.cluster.tenant import from_claim
 
 RELEASE: Final = "rbdcrypt-csi"
 CHART: Final = Path(__file__).resolve().parents[2] / "charts/rbdcrypt-csi"
@@ -86,7 +87,8 @@ def test_uninstalling_leaves_volumes_alone(
     images = ceph.images()
     helm("uninstall", RELEASE, "--wait", "--timeout=3m")
     for component in ("controller", "node", "datapath"):
-        assert parts.pods_of(tenant.kube, component) == []
+        for pod in parts.pods_of(tenant.kube, component):
+            tenant.kube.wait_gone("Pod", pod["metadata"]["name"], parts.NAMESPACE)
     assert tenant.kube.find("StorageClass", "rbdcrypt") is None
     assert tenant.kube.find("CSIDriver", parts.DRIVER) is None
     assert ceph.images() == images
@@ -108,3 +110,28 @@ def test_a_second_release_of_the_same_driver_is_refused(kube: Kube) -> None:
     assert RELEASE in done.stderr
     released = json.loads(helm("list", "--output", "json"))
     assert [each["name"] for each in released] == [RELEASE]
+
+
+@pytest.mark.timeout(600)
+def test_the_controller_needs_secrets_of_the_listed_namespaces_alone(
+    tenant: Tenant, installed: None
+) -> None:
+    listed = f"secrets.namespaces={{{tenant.namespace}}}"
+    install("--set", "secrets.clusterWide=false", "--set", listed)
+    tenant.kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": f"{tenant.namespace}-unlisted"},
+        }
+    )
+    other = Tenant(tenant.kube, f"{tenant.namespace}-unlisted")
+    other.secret()
+    other.claim("files", XFS)
+    other.kube.wait_event("files", other.namespace, "ProvisioningFailed", "forbidden")
+    tenant.claim("files", XFS)
+    tenant.claim("copy", XFS, source=from_claim("files"))
+    tenant.pod("reader", "files", "copy")
+    tenant.ready("reader")
+    other.forget("PersistentVolumeClaim", "files")
+    tenant.kube.delete("Namespace", other.namespace)

@@ -81,3 +81,28 @@ def test_a_volume_serves_again_after_its_datapath_was_deleted(writer: Tenant) ->
     writer.ready("again", seconds=120)
     assert writer.run("again", "cat /data/before") == before
     writer.run("again", "echo more > /data/more && sync /data/more")
+
+
+def test_a_volume_that_is_only_published_anew_is_staged_again_first(
+    writer: Tenant,
+) -> None:
+    """Another pod keeps the volume staged, so that kubelet does not stage it."""
+    writer.pod("keeper", "files")
+    writer.ready("keeper")
+    writer.run("writer", "echo kept > /data/before && sync /data/before")
+    parts.replace(writer.kube, "datapath")
+    writer.end("writer")
+    writer.pod("again", "files")
+    writer.ready("again", seconds=120)
+    assert writer.run("again", "cat /data/before").strip() == "kept"
+    writer.run("again", "echo more > /data/more && sync /data/more")
+    told = [
+        line
+        for pod in parts.pods_of(writer.kube, "node")
+        for line in writer.kube.logs(
+            pod["metadata"]["name"], parts.NAMESPACE, "node"
+        ).splitlines()
+        if "staging again" in line
+    ]
+    volume = writer.bound("files")["spec"]["csi"]["volumeHandle"]
+    assert any(volume in line and "NodePublishVolume" in line for line in told), told

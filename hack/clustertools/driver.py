@@ -23,22 +23,45 @@ if TYPE_CHECKING:
 
 RELEASE: Final = "rbdcrypt-csi"
 NAMESPACE: Final = "rbdcrypt-system"
+_PARTS: Final = ("controller", "node", "datapath")
+_DATAPATH: Final = "app.kubernetes.io/component=datapath"
+_IMAGE: Final = "lab/image"
+"""Annotation by which pods are told apart whose image has the same name."""
 _CLUSTER: Final = "lab"
 _CEPH_SECRET: Final = "rbdcrypt-ceph"  # noqa: S105  (a name)
 _SECRET: Final = "rbdcrypt-passphrase"  # noqa: S105  (a name)
 
 
-def install(lab: Lab, kubectl: Kubectl) -> None:
-    """Install the chart of the clone and wait until all of its pods are ready."""
+def install(lab: Lab, kubectl: Kubectl, archive: Path) -> None:
+    """Install the chart of the clone and wait until all of its pods are ready.
+
+    `archive` is the driver's image: pods of another one are replaced.
+    """
     kubectl.apply(_namespace(), _ceph_secret(lab))
     values = values_file(lab)
-    values.write_text(json.dumps(values_for(lab), indent=2) + "\n")
+    values.write_text(json.dumps(values_for(lab, archive.stem), indent=2) + "\n")
     shell.run(
         kubectl.programs / "helm",
         *("--kubeconfig", kubectl.kubeconfig, "--namespace", NAMESPACE),
         *("upgrade", "--install", RELEASE, lab.repo / "charts/rbdcrypt-csi"),
         *("--values", values, "--wait", "--timeout", "3m"),
     )
+    _replace_datapaths(kubectl, archive.stem)
+
+
+def _replace_datapaths(kubectl: Kubectl, image: str) -> None:
+    """Replace the datapath's pods of other images, which the chart never does."""
+    named = ("--namespace", NAMESPACE, "--selector", _DATAPATH)
+    pods = json.loads(kubectl.run("get", "pods", *named, "--output", "json"))["items"]
+    old = [
+        pod["metadata"]["name"]
+        for pod in pods
+        if pod["metadata"]["annotations"].get(_IMAGE) != image
+    ]
+    if old:
+        kubectl.run("delete", "pod", "--namespace", NAMESPACE, *old)
+    ready = ("--for=condition=Ready", "pod", "--timeout=120s")
+    kubectl.wait("no datapath", "wait", *ready, *named, seconds=60)
 
 
 def values_file(lab: Lab) -> Path:
@@ -66,8 +89,8 @@ def _ceph_secret(lab: Lab) -> dict[str, Any]:
     }
 
 
-def values_for(lab: Lab) -> dict[str, Any]:
-    """Return the chart's values for this cluster."""
+def values_for(lab: Lab, image: str) -> dict[str, Any]:
+    """Return the chart's values for this cluster and one build of the image."""
     repository, _, tag = images.DRIVER.rpartition(":")
     pools = [
         {"name": pool, "namespaces": ["", *namespaces]}
@@ -85,6 +108,7 @@ def values_for(lab: Lab) -> dict[str, Any]:
         "clusters": [cluster],
         # Any namespace may become a tenant's here, and there is nobody else.
         "secrets": {"clusterWide": True},
+        **{part: {"podAnnotations": {_IMAGE: image}} for part in _PARTS},
         "storageClasses": [
             _storage_class("rbdcrypt", _SECRET, default=True),
             _storage_class("rbdcrypt-per-pvc", "${pvc.name}"),

@@ -38,8 +38,13 @@ def archives(programs: Path, *, with_driver: bool) -> list[Path]:
         for name in _MODULES
     ]
     if with_driver:
-        found += [images.ensure_driver_image(), images.ensure_workload_image()]
+        found += [driver_archive(), images.ensure_workload_image()]
     return found
+
+
+def driver_archive() -> Path:
+    """Return the archive of the driver as the clone has it now."""
+    return images.ensure_driver_image()
 
 
 def suite_archives(suite: Path) -> list[Path]:

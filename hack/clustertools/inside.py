@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Final
 
@@ -21,7 +22,6 @@ from clustertools.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from labtools.places import Lab
 
@@ -60,7 +60,7 @@ def take_step(lab: Lab, step: str, words: Sequence[str]) -> None:
         case "ready":
             _wait_until_ready(kubectl(lab), words)
         case "install":
-            driver.install(lab, kubectl(lab))
+            driver.install(lab, kubectl(lab), Path(*words))
         case _:
             _kubelet(lab).restart()
             _wait_until_ready(kubectl(lab), [nodes.node_of(lab).name])

@@ -80,7 +80,7 @@ def up(lab: Lab, wanted: Wanted) -> None:
         _link(lab.run / "suite", suite)
     if wanted.driver:
         # What does not start is left for those who want to look at it.
-        call_inside(lab, "install")
+        call_inside(lab, "install", str(images.driver_archive()))
     now = time.monotonic()
     shell.say(
         f"cluster up in {now - begin:.0f} s: {made - begin:.0f} s for programs and"

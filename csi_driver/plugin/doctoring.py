@@ -79,7 +79,12 @@ def diagnose(
     """Look at everything; with a node's name only at that node's pods."""
     every = pods_of(kubectl, "", selector=pods.selector())
     chosen = _installation(every, namespace, release)
-    ours = [each for each in every if each.installation == chosen.installation]
+    ours = [
+        each
+        for each in every
+        if each.installation == chosen.installation
+        and each.component in outside.COMPONENTS
+    ]
     if node and node not in {each.node for each in ours}:
         raise NotFoundError(
             f"no pod of the driver is on node {node!r}: look at `kubectl get pods"
@@ -93,7 +98,10 @@ def diagnose(
         *outside.about_others(every, chosen),
         *_objects(kubectl, [chosen, *ours]),
     ]
-    asked = [each for each in ours if each.component != CONTROLLER and each.running]
+    asked = sorted(
+        (each for each in ours if each.component != CONTROLLER and each.running),
+        key=lambda each: (each.node, outside.COMPONENTS.index(each.component)),
+    )
     if chosen.running and chosen in ours:
         asked.insert(0, chosen)
     with ThreadPoolExecutor(_AT_ONCE) as threads:

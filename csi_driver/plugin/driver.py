@@ -81,26 +81,36 @@ class Driver:
     def failure(self, ended: Ended) -> DriverError:
         """Return why a command in the pod failed."""
         where = f"pod {self.pod.container}"
+        if ended.status < 0:
+            return UnavailableError(
+                f"kubectl was ended by signal {-ended.status} while a command ran in"
+                f" {where}; try again"
+            )
         status = remote_status(ended.errors)
         if status is None:
             return explained(ended.errors, f"running a command in {where}")
         said = [e for e in words_of(ended.errors) if e.startswith(_FAILED)]
+        if said:
+            return PreconditionError(said[-1].removeprefix(_FAILED))
+        return self._silent(status)
+
+    def _silent(self, status: int) -> DriverError:
+        """Return why a command ended that said nothing about it."""
+        where = f"pod {self.pod.container}"
+        if status == _USAGE:
+            return self._other_version("it does not know this command or a flag of it")
         if status in _NOT_FOUND:
             return PreconditionError(
                 f"{where} has no command {COMMAND} in its container"
                 f" {self.pod.component!r} (image {self.pod.image}): it is no pod of"
                 " this driver, or of a version that this plugin does not know"
             )
-        if status == _USAGE and not said:
-            return self._other_version("it does not know this command or a flag of it")
         if status > _ENDED_BY_SIGNAL:
             return UnavailableError(
                 f"the command in {where} was ended by signal"
                 f" {status - _ENDED_BY_SIGNAL}: the pod was stopped or ran out of"
                 " memory; try again"
             )
-        if said:
-            return PreconditionError(said[-1].removeprefix(_FAILED))
         return PreconditionError(
             f"the command in {where} failed with exit status {status} and said"
             f" nothing; look at `kubectl logs --namespace {self.pod.namespace}"

@@ -6,9 +6,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Final
 
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.ids import SnapshotId
+from csi_driver.plugin.answers import Finding
 from csi_driver.plugin.described import Export
 from csi_driver.plugin.described import ShownVolume
 from csi_driver.plugin.objects import Attachment
@@ -17,6 +19,8 @@ from csi_driver.plugin.objects import ObjectName
 from csi_driver.plugin.objects import PersistentVolume
 from csi_driver.plugin.objects import User
 from csi_driver.plugin.objects import Volumes
+
+_RUNNING: Final = "Running"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +60,38 @@ class Family:
             what = "a snapshot of " if made_from.startswith("s1:") else ""
             return f"{what}PVC {found.claim}" if found.claim else f"PV {found.name}"
         return made_from
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong: as the driver sees it, and as pods must feel it."""
+        return (*map(self._unserved, self.unserved), *self.volume.findings)
+
+    @property
+    def unserved(self) -> list[str]:
+        """The nodes on which pods run with the volume and nobody serves it.
+
+        kubelet starts no container before the volume is there: it was, and the
+        datapath that served it has ended.
+        """
+        served = {each.node for each in self.volume.exports if each.alive}
+        return [
+            node
+            for node in self.nodes
+            if node not in served
+            and any(each.phase == _RUNNING for each in self.users_on(node))
+        ]
+
+    def _unserved(self, node: str) -> Finding:
+        running = [e for e in self.users_on(node) if e.phase == _RUNNING]
+        pods = ", ".join(str(each.name) for each in running)
+        return Finding(
+            "not-served",
+            wrong=True,
+            meaning=f"{pods} runs on node {node} with this volume, and no datapath"
+            " serves it there any more: every read and write of it fails",
+            remedy="delete the pod, so that it starts anew; what was answered as"
+            " written is in the volume",
+        )
 
     @property
     def nodes(self) -> list[str]:

@@ -34,9 +34,9 @@ def as_tables(family: Family) -> Iterator[Part]:
     if family.nodes:
         yield ""
         yield _nodes(family)
-    if family.volume.findings:
+    if family.findings:
         yield ""
-        yield from finding_lines(family.volume.findings)
+        yield from finding_lines(family.findings)
 
 
 def finding_lines(found: Iterable[Finding]) -> Iterator[Part]:
@@ -69,7 +69,7 @@ def _facts(family: Family) -> Iterator[tuple[str, str]]:
     yield "flatten", flatten_text(volume.flatten)
     yield "pods", _UNSEEN if family.users is None else _waiting(family)
     yield "attachments", _UNSEEN if family.attachments is None else ""
-    yield "health", _health(volume)
+    yield "health", _health(family)
 
 
 def _content(volume: ShownVolume) -> str:
@@ -95,8 +95,8 @@ def _waiting(family: Family) -> str:
     return f"{', '.join(names)}: on no node yet" if names else ""
 
 
-def _health(volume: ShownVolume) -> str:
-    count = sum(each.wrong for each in volume.findings)
+def _health(family: Family) -> str:
+    count = sum(each.wrong for each in family.findings)
     if not count:
         return "in order"
     return f"{count} {'thing is' if count == 1 else 'things are'} wrong, see below"
@@ -181,7 +181,7 @@ def _nodes(family: Family) -> Part:
 def _served(family: Family, node: str) -> str:
     export = family.export_on(node)
     if export is None:
-        return ""
+        return "NO" if node in family.unserved else ""
     access = "read-only" if export.read_only else "writable"
     return access if export.alive else f"{access}, but nobody there has it open"
 

@@ -53,8 +53,8 @@ def as_document(family: Family) -> Document:
         exports=_exports(family),
         attachments=_attachments(family),
         pods=_pods(family),
-        healthy=volume.ok,
-        findings=findings_document(volume.findings),
+        healthy=not any(each.wrong for each in family.findings),
+        findings=findings_document(family.findings),
     )
 
 

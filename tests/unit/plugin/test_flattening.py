@@ -251,3 +251,18 @@ def test_an_end_without_a_result_is_no_success(cluster: Cluster) -> None:
     done = cluster.run("flatten", "data")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
+
+
+def test_a_kubectl_that_is_killed_is_no_success(
+    cluster: Cluster, play: Play, home: Path
+) -> None:
+    play("slow")
+    cluster.claim("data", FIRST)
+    with begun(cluster, home) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        (child,) = children.read_text(encoding="ascii").split()
+        # With it goes what the real one has at the other end of a connection.
+        os.killpg(int(child), signal.SIGKILL)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "error: kubectl was ended by signal 9 while a command ran in" in errors

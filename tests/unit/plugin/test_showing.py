@@ -15,6 +15,7 @@ from tests.unit.plugin.answers import FIRST
 from tests.unit.plugin.answers import FLATTENING
 from tests.unit.plugin.answers import OWN
 from tests.unit.plugin.answers import SECOND
+from tests.unit.plugin.answers import TAKEN
 from tests.unit.plugin.answers import TAKEN_ID
 from tests.unit.plugin.answers import THIRD
 from tests.unit.plugin.answers import shown
@@ -185,6 +186,30 @@ def test_a_pod_that_waits_and_an_attachment_that_fails(cluster: Cluster) -> None
     words = " ".join(done.stdout.split())
     assert "pods shop/till-0: on no node yet" in words
     assert "worker-2 - no: in use elsewhere -" in words
+
+
+def test_a_pod_whose_datapath_has_died(family: Cluster) -> None:
+    family.answers(f"volume show {SECOND}", shown(exports=(), snapshots=(TAKEN,)))
+    done = family.run("show", "clone")
+    words = " ".join(done.stdout.split())
+    assert "health 1 thing is wrong" in words
+    assert "worker-1 NO yes shop/till-0 (Running)" in words
+    assert "WRONG not-served shop/till-0 runs on node worker-1" in words
+    done = family.run("show", "clone", "-o", "json")
+    found = json.loads(done.stdout)
+    assert found["healthy"] is False
+    assert found["findings"][0]["code"] == "not-served"
+
+
+def test_a_pod_that_has_ended_needs_no_volume(cluster: Cluster) -> None:
+    cluster.claim("clone", SECOND)
+    used = {"persistentVolumeClaim": {"claimName": "clone"}}
+    pod(cluster, "job-0", "worker-1", used, "Succeeded")
+    answer = shown(exports=(), snapshots=(TAKEN,))
+    cluster.answers(f"volume show {SECOND}", answer)
+    done = cluster.run("show", "clone", "-o", "json")
+    codes = {each["code"] for each in json.loads(done.stdout)["findings"]}
+    assert "not-served" not in codes
 
 
 def test_an_ephemeral_volume_belongs_to_its_pod(cluster: Cluster) -> None:

@@ -334,7 +334,8 @@ class Exports:
 
     def _answers(self, export: LiveExport) -> bool:
         try:
-            answer = export.worker.ask_if_idle(Count(), CONTROL_SECONDS)
+            # Others count all the time, and who is busy with that is not dead.
+            answer = export.worker.ask_in_turn(Count(), CONTROL_SECONDS)
         except DriverError:
             return False
         return isinstance(answer, Counters) and not answer.fenced

@@ -61,7 +61,7 @@ class Worker:
     One question is asked at a time.  A worker that does not answer `ask` in
     time is killed, since the answer to the next question could be the late one.
     Where a mounted volume would die with it, there is no bound, or nobody waits
-    (`ask_if_idle`).
+    (`ask_if_idle`, `ask_in_turn`).
     """
 
     def __init__(self, command: Sequence[str], life: Life | None = None) -> None:
@@ -136,12 +136,22 @@ class Worker:
             self._ask(TakeSocket(), passed, seconds)
 
     def ask_if_idle(self, message: Message, seconds: float) -> Message | None:
-        """As `ask`, but nobody is killed, and another question is not waited for.
+        """As `ask_in_turn`, but another question is not waited for."""
+        return self._ask_aside(message, 0.0, seconds)
 
-        None while one is open, or if the answer does not come in time.  It is
-        thrown away when it comes; until then the worker is not idle.
+    def ask_in_turn(self, message: Message, seconds: float) -> Message | None:
+        """As `ask`, but nobody is killed.
+
+        None if another question is still open after `seconds`, or if the answer
+        does not come within as many more.  It is thrown away when it comes; until
+        then the worker is not idle.
         """
-        if not self._asking.acquire(blocking=False):
+        return self._ask_aside(message, seconds, seconds)
+
+    def _ask_aside(
+        self, message: Message, patience: float, seconds: float
+    ) -> Message | None:
+        if not self._asking.acquire(timeout=patience):
             return None
         answer: Future[Message] = Future()
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,8 @@ from csi_driver.domain.errors import SecretError
 from tests.unit.datapath import fake_worker
 
 if TYPE_CHECKING:
+    from csi_driver.devices.device import Device
+    from csi_driver.devices.device import ServerAlive
     from tests.unit.datapath.conftest import MakeNode
     from tests.unit.datapath.conftest import MakeVolume
     from tests.unit.datapath.conftest import Node
@@ -212,6 +216,56 @@ def test_growing_waits_for_ceph_and_kills_nobody(
     assert node.exports.grow(open_volume().volume_id).count == 2 * SIZE
     assert time.monotonic() - begin >= slow
     assert worker_pid(node, open_volume) == pid
+
+
+@contextlib.contextmanager
+def counting(node: Node) -> Iterator[None]:
+    """Hold a conversation about the counters open for a while, as a scrape does."""
+    (export,) = node.exports._table.values()
+    thread = threading.Thread(target=node.exports.status, args=(None,))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not export.worker._asking.locked():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    yield
+    thread.join()
+
+
+def test_a_worker_that_is_being_asked_is_not_taken_for_dead_when_opened_again(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    opened = node.exports.open(open_volume("is-slow"))
+    pid = worker_pid(node, open_volume)
+    with counting(node):
+        assert node.exports.open(open_volume("is-slow")) == opened
+    assert worker_pid(node, open_volume) == pid, "it was not opened anew"
+
+
+def test_a_worker_that_is_being_asked_is_not_taken_for_dead_when_it_grows(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.exports.open(open_volume("is-slow"))
+    told: list[bool] = []
+
+    def grow(_device: Device, _size: int, server_alive: ServerAlive) -> None:
+        with counting(node):
+            told.append(server_alive())
+
+    monkeypatch.setattr(node.devices, "grow", grow)
+    assert node.exports.grow(open_volume().volume_id).count == 2 * SIZE
+    assert told == [True]
+
+
+def test_a_worker_that_never_answers_is_waited_for_within_a_bound(
+    node: Node, open_volume: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.devices.takes_socket = False
+    monkeypatch.setattr(exports_module, "CONTROL_SECONDS", 0.1)
+    opened = node.exports.open(open_volume("hangs"))
+    assert node.exports.status(None, 0.1)[0].counters is None
+    again = node.exports.open(open_volume())
+    assert again.client_address != opened.client_address
 
 
 def test_a_close_does_not_wait_for_a_late_answer_for_ever(

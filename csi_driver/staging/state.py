@@ -136,11 +136,14 @@ class NodeStates:
     def store(self, state: NodeState) -> None:
         """Write a volume's state, whole or not at all.
 
+        It gets the lowest version that can express it, so that an earlier node
+        service, after a rollback, can unstage as many volumes as possible.
+
         The directory is not synced, which on a busy disk would double the time:
         only a crash of the machine forgets its last change, and after that the
         boot id says that nothing is staged any more.
         """
-        content = {"version": STATE_VERSION, "state": codec.to_json(state, [])}
+        content = _written(state)
         target = self._path(state.volume_id)
         temporary = target.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -157,6 +160,15 @@ class NodeStates:
     def _path(self, volume_id: VolumeId) -> Path:
         # An id has at most 128 bytes, and no slash: its parts are quoted.
         return self._directory / f"{volume_id}{_SUFFIX}"
+
+
+def _written(state: NodeState) -> dict[str, Any]:
+    fields = codec.to_json(state, [])
+    if any(target.pod for target in state.targets):
+        return {"version": STATE_VERSION, "state": fields}
+    for target in fields["targets"]:
+        del target["pod"]
+    return {"version": _WITHOUT_PODS, "state": fields}
 
 
 def _parse(text: bytes) -> NodeState:

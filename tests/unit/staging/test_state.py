@@ -192,8 +192,37 @@ def test_a_state_of_before_pods_were_noted_is_read(tmp_path: Path) -> None:
     store.store(published_for(None))
     (path,) = tmp_path.glob("*.json")
     content = json.loads(path.read_text())
-    content["version"] = 1
-    for target in content["state"]["targets"]:
-        del target["pod"]
-    path.write_text(json.dumps(content))
+    assert content["version"] == 1, "what an earlier node service can read is written"
+    assert set(content["state"]["targets"][0]) == {"path", "capability", "read_only"}
     assert store.load(STATE.volume_id) == published_for(None)
+
+
+def test_only_a_state_with_a_pod_needs_the_version_that_knows_pods(
+    tmp_path: Path,
+) -> None:
+    store = NodeStates(tmp_path)
+    for state, version in (
+        (STATE, 1),
+        (published_for(None, Pod("tenant", "web-0", "1")), 2),
+        (published_for(None), 1),
+    ):
+        store.store(state)
+        (path,) = tmp_path.glob("*.json")
+        assert json.loads(path.read_text())["version"] == version
+        found = store.load(STATE.volume_id)
+        assert found == state
+        assert [each.pod for each in found.targets] == [
+            each.pod for each in state.targets
+        ]
+
+
+def test_a_state_of_an_unknown_version_is_refused_and_kept(tmp_path: Path) -> None:
+    NodeStates(tmp_path).store(STATE)
+    (path,) = tmp_path.glob("*.json")
+    foreign = path.read_text().replace('"version": 1', '"version": 3')
+    path.write_text(foreign)
+    restarted = NodeStates(tmp_path)
+    assert restarted.published("boot-1") == {}
+    with pytest.raises(PreconditionError, match=r"version is 3.*version that wrote it"):
+        restarted.load(STATE.volume_id)
+    assert path.read_text() == foreign

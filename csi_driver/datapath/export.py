@@ -102,3 +102,17 @@ class LiveExport:
     def _device_lost(self) -> bool:
         process = self.opened.device.process
         return process is not None and process.wait_gone(0)
+
+
+def dead_status(saved: SavedExport) -> ExportStatus:
+    """Say of an export that it ended with an earlier datapath."""
+    return ExportStatus(
+        volume_id=saved.volume_id,
+        alive=False,
+        reason=RESTARTED,
+        device=saved.device,
+        size=EffectiveSize(saved.size),
+        read_only=saved.read_only,
+        worker_pid=0,
+        counters=None,
+    )

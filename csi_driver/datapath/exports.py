@@ -24,8 +24,8 @@ from csi_driver.datapath.attachment import cut_off_quietly
 from csi_driver.datapath.export import CLOSE_SECONDS
 from csi_driver.datapath.export import CONTROL_SECONDS
 from csi_driver.datapath.export import RELEASE_SECONDS
-from csi_driver.datapath.export import RESTARTED
 from csi_driver.datapath.export import LiveExport
+from csi_driver.datapath.export import dead_status
 from csi_driver.datapath.leftovers import Leftovers
 from csi_driver.datapath.messages import CloseImage
 from csi_driver.datapath.messages import ConfirmSize
@@ -38,7 +38,6 @@ from csi_driver.datapath.messages import OpenedVolume
 from csi_driver.datapath.messages import OpenVolume
 from csi_driver.datapath.messages import Sized
 from csi_driver.datapath.messages import Staying
-from csi_driver.datapath.state import SavedExport
 from csi_driver.datapath.state import StateDirectory
 from csi_driver.datapath.workers import Worker
 from csi_driver.datapath.workers import WorkerPool
@@ -115,6 +114,7 @@ class Exports:
         repeating the call tries again.  PendingError while the worker has to
         stay because another client's flatten would be ruined: the device is gone
         then, and repeating the call ends the worker once it may.
+        PreconditionError if only a datapath of another version knows what is open.
         """
         with self._guarded(volume_id, closing=True):
             self._close(volume_id)
@@ -178,7 +178,7 @@ class Exports:
         return (
             *(export.status(self._counters(export, until)) for export in found),
             *(
-                _dead_status(saved)
+                dead_status(saved)
                 for key, saved in dead.items()
                 if key not in known and (volume_id is None or key == volume_id)
             ),
@@ -220,6 +220,7 @@ class Exports:
     def _close(self, volume_id: VolumeId) -> None:
         export = self._table.get(volume_id)
         if export is None:
+            self._state.load(volume_id)  # refuses a foreign one before all else
             self._detach(volume_id, None)
         else:
             self._clear(export)
@@ -385,16 +386,3 @@ def _close_image(worker: Worker) -> str:
         return answer.reason
     done(answer)
     return ""
-
-
-def _dead_status(saved: SavedExport) -> ExportStatus:
-    return ExportStatus(
-        volume_id=saved.volume_id,
-        alive=False,
-        reason=RESTARTED,
-        device=saved.device,
-        size=EffectiveSize(saved.size),
-        read_only=saved.read_only,
-        worker_pid=0,
-        counters=None,
-    )

@@ -21,16 +21,29 @@ from typing import Final
 import structlog
 
 from csi_driver.datapath import codec
+from csi_driver.datapath.lives import UNKNOWN
 from csi_driver.datapath.lives import Lives
 from csi_driver.datapath.lives import WorkerMark
 from csi_driver.devices.device import Device
+from csi_driver.devices.process_space import INITIAL
 from csi_driver.devices.process_space import boot_id
 from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.ids import VolumeId
 
 STATE_VERSION: Final = 2
 
+_ON_THE_HOST: Final = 1
+"""The version of before containers: a worker is a process of the host's own."""
+
 _SUFFIX: Final = ".json"
+_DAMAGE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    InvalidRequestError,
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -57,9 +70,6 @@ def digest(volume_id: VolumeId) -> str:
     return hashlib.sha256(str(volume_id).encode()).hexdigest()[:32]
 
 
-_VERSIONS: Final = {STATE_VERSION: SavedExport}
-
-
 class StateDirectory:
     """The files of all volumes; every change replaces a file in one step."""
 
@@ -78,7 +88,10 @@ class StateDirectory:
         temporary.replace(target)
 
     def load(self, volume_id: VolumeId) -> SavedExport | None:
-        """Return one volume's file, None without one or with a damaged one."""
+        """Return one volume's file, None without one or with a damaged one.
+
+        PreconditionError for one of a version that is not known here: it is kept.
+        """
         return _read(self._path(volume_id))
 
     def remove(self, volume_id: VolumeId) -> None:
@@ -86,9 +99,16 @@ class StateDirectory:
         self._path(volume_id).unlink(missing_ok=True)
 
     def all(self) -> Iterator[SavedExport]:
-        """Yield every volume; a damaged file is logged and removed."""
+        """Yield every volume; a damaged file is logged and removed.
+
+        One of a version that is not known here is logged and kept.
+        """
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
-            saved = _read(path)
+            try:
+                saved = _read(path)
+            except PreconditionError as error:
+                _log.error("the state of a volume is not read", error=str(error))
+                continue
             if saved is not None:
                 yield saved
 
@@ -104,13 +124,34 @@ def current_boot_id() -> str:
 def _read(path: Path) -> SavedExport | None:
     try:
         content: Any = json.loads(path.read_text())
-        saved: SavedExport = codec.from_json(
-            _VERSIONS[content["version"]], content["export"], ()
-        )
+        version, export = content["version"], content.get("export")
+        if version == _ON_THE_HOST:
+            export = _with_namespace(export)
+        elif version != STATE_VERSION:
+            raise _foreign(path, version)
+        saved: SavedExport = codec.from_json(SavedExport, export, ())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, InvalidRequestError) as error:
+    except _DAMAGE as error:
         _log.warning("a state file is damaged", path=str(path), error=str(error))
         path.unlink(missing_ok=True)
         return None
     return saved
+
+
+def _with_namespace(export: Any) -> Any:
+    """Return an export of the first version in the form of this one."""
+    worker = export["worker"]
+    if worker is not None:
+        worker = {"process": worker, "namespace": INITIAL, "life": UNKNOWN}
+    return {**export, "worker": worker}
+
+
+def _foreign(path: Path, version: object) -> PreconditionError:
+    return PreconditionError(
+        f"the datapath's state of a volume in {path} has version {version!r}, and this"
+        f" datapath reads {_ON_THE_HOST} to {STATE_VERSION}. The file is kept: it alone"
+        " tells which worker, Ceph client and device of this node the volume has. Run"
+        " the version of the datapath that wrote it, or a later one, on this node:"
+        " drain the node, then delete its datapath pod"
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-_INITIAL: Final = 0xEFFFFFFC
+INITIAL: Final = 0xEFFFFFFC
 """The first PID namespace of a kernel (PROC_PID_INIT_INO, linux/proc_ns.h)."""
 
 
@@ -29,4 +29,4 @@ def pid_namespace() -> int:
 
 def ends_with_its_first_process() -> bool:
     """Whether what is left behind here is killed when a container ends."""
-    return pid_namespace() != _INITIAL
+    return pid_namespace() != INITIAL

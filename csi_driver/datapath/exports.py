@@ -248,8 +248,9 @@ class Exports:
             device = export.opened.device
         if device is None:
             return
+        served = export is not None and export.alive
         try:
-            self._devices.of(device).detach(device)
+            self._devices.of(device).detach(device, served=served)
         except InUseError:
             raise
         except DriverError as error:
@@ -259,7 +260,7 @@ class Exports:
             _log.warning("detach failed", device=str(device.path), error=str(error))
             export.closing = True
             export.worker.kill()
-            self._devices.of(device).detach(device)
+            self._devices.of(device).detach(device, served=False)
 
     def _end_worker(self, export: LiveExport) -> None:
         """Let the worker close, within a bound; then it has ended in any case.

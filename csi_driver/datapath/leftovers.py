@@ -132,7 +132,7 @@ class Leftovers:
         if device is None:
             return
         try:
-            self._devices.of(device).detach(device)
+            self._devices.of(device).detach(device, served=False)
         except DriverError as error:
             _log.warning("device stays", device=str(device.path), error=str(error))
             cut_off_quietly(self._devices, device)

@@ -163,7 +163,7 @@ class _Opening:
         """
         stale = self._means.devices.find(str(self._volume.volume_id))
         if stale is not None:
-            self._means.devices.of(stale).detach(stale)
+            self._means.devices.of(stale).detach(stale, served=False)
         export = NbdExport(
             identity=str(self._volume.volume_id),
             size=serving.size.count,

@@ -206,8 +206,12 @@ class AttachMethod(Protocol):
         On failure nothing is left behind.
         """
 
-    def detach(self, device: Device) -> None:
-        """Remove the device, if it is this volume's; nothing to do is success."""
+    def detach(self, device: Device, *, served: bool = True) -> None:
+        """Remove the device, if it is this volume's; nothing to do is success.
+
+        Without `served` its server is dead, and a device that cannot be opened in
+        time is in nobody's use; otherwise that is InUseError.
+        """
 
     def grow(self, device: Device, size: int, server_alive: ServerAlive) -> None:
         """Show a larger size in bytes; the server must be answering."""

@@ -201,7 +201,7 @@ class FuseLoop:
         process = self._stored_process(identity)
         return Device(path, self.kind, identity, sysfs.read_only(path.name), process)
 
-    def detach(self, device: Device) -> None:
+    def detach(self, device: Device, *, served: bool = True) -> None:
         """Release the loop device, unmount nbdfuse, wait for its end.
 
         Also removes what a crash left of this volume.  Raises
@@ -216,7 +216,7 @@ class FuseLoop:
                     f"{device.path} of volume {device.identity} is mounted on "
                     f"{users[0].mount_point}: unmount it first"
                 )
-            require_unclaimed(device)
+            require_unclaimed(device, served=served)
         stored = self._stored_process(device.identity)
         self._clear(device.identity, device.process or stored)
 

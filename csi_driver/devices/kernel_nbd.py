@@ -166,7 +166,7 @@ class KernelNbd:
             return Device(sysfs.DEVICES / name, self.kind, identity, read_only)
         return None
 
-    def detach(self, device: Device) -> None:
+    def detach(self, device: Device, *, served: bool = True) -> None:
         """Disconnect; success if the device is already gone.
 
         Raises PreconditionError if it serves another volume, InUseError while
@@ -184,7 +184,7 @@ class KernelNbd:
                 f"{device.path} of volume {device.identity} is mounted on "
                 f"{users[0].mount_point}: unmount it first"
             )
-        require_unclaimed(device)
+        require_unclaimed(device, served=served)
         self._disconnect(_index(name), device)
 
     def _require_ours(self, device: Device) -> None:

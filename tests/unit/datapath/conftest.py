@@ -63,6 +63,7 @@ class FakeDevices:
         self.attached: dict[str, Device] = {}
         self.sizes: dict[str, int] = {}
         self.cut: list[Device] = []
+        self.detached_served: list[bool] = []
         self.busy = False
         self.fails = False
         self.takes_socket = True
@@ -95,7 +96,8 @@ class FakeDevices:
         self.sizes[export.identity] = export.size
         return device
 
-    def detach(self, device: Device) -> None:
+    def detach(self, device: Device, *, served: bool = True) -> None:
+        self.detached_served.append(served)
         if self.busy:
             message = "it is mounted"
             raise InUseError(message)

@@ -165,6 +165,19 @@ def test_a_death_cuts_the_device_off_and_says_why(
     assert again.client_address != opened.client_address
 
 
+def test_a_device_counts_as_served_until_its_worker_is_dead(
+    node: Node, open_volume: MakeVolume
+) -> None:
+    node.exports.open(open_volume())
+    node.exports.close(open_volume().volume_id)
+    assert node.devices.detached_served == [True]
+    node.exports.open(open_volume())
+    os.kill(worker_pid(node, open_volume), signal.SIGKILL)
+    until_dead(node)
+    node.exports.close(open_volume().volume_id)
+    assert node.devices.detached_served == [True, False]
+
+
 def test_a_mounted_device_stops_the_close_before_anything_changed(
     node: Node, open_volume: MakeVolume
 ) -> None:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from csi_driver.datapath import supervisor
+from csi_driver.images.foreign import SILENCE_SECONDS
 from csi_driver.rpc import server
 from tests.chart import rendered
 from tests.chart.rendered import Object
@@ -196,6 +197,16 @@ def test_pods_get_the_time_that_calls_and_volumes_need() -> None:
     assert grace("controller") > server.GRACE
     assert grace("node") > server.GRACE
     assert grace("datapath") > supervisor.SHUTDOWN_SECONDS
+
+
+def test_a_flatten_by_another_client_gets_hours_before_kubelet_kills_it() -> None:
+    """The worker that carries it out is waited for without a bound."""
+    grace = rendered.pod("minimal", "datapath")["terminationGracePeriodSeconds"]
+    assert grace >= 4 * 3600
+    own = rendered.schema()["properties"]["datapath"]["properties"]
+    least = own["terminationGracePeriodSeconds"]["minimum"]
+    # Even the shortest outlasts the last word of a flatten after all is closed.
+    assert least >= supervisor.SHUTDOWN_SECONDS + SILENCE_SECONDS
 
 
 def test_a_controller_that_can_be_away_has_a_budget() -> None:

@@ -31,6 +31,10 @@ REFUSED = {
     "a port that is none": ("node.httpPort=96810", "at '/node/httpPort': maximum"),
     "a path that is relative": ('paths.state="state"', "at '/paths/state'"),
     "the whole machine as a place for state": ('paths.state="/"', "at '/paths/state'"),
+    "an end that ruins what a worker flattens": (
+        "datapath.terminationGracePeriodSeconds=30",
+        "at '/datapath/terminationGracePeriodSeconds': minimum",
+    ),
     "requests left out": (
         "datapath.resources.requests=null",
         "at '/datapath/resources': missing property 'requests'",

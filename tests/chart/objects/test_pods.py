@@ -44,7 +44,6 @@ def test_the_controller_is_not_root_and_keeps_to_its_pod(case: str) -> None:
     assert context["runAsNonRoot"] is True
     assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] > 0
     assert spec["hostNetwork"] is False
-    assert "hostPID" not in spec
     assert not [each for each in spec["volumes"] if "hostPath" in each]
 
 
@@ -53,8 +52,14 @@ def test_nodes_share_their_network_and_no_processes() -> None:
     for name in ("node", "datapath"):
         spec = rendered.pod("minimal", name)
         assert spec["hostNetwork"] is True
-        assert not spec.get("hostPID")
         assert not spec.get("hostIPC")
+
+
+@pytest.mark.parametrize("case", rendered.CASES)
+def test_every_pod_has_processes_of_its_own(case: str) -> None:
+    """In the node's PID namespace a datapath would believe that workers outlive it."""
+    for name in rendered.COMPONENTS:
+        assert "hostPID" not in rendered.pod(case, name)
 
 
 @pytest.mark.parametrize("case", rendered.CASES)

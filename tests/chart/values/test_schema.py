@@ -19,6 +19,10 @@ REFUSED = {
         "node.hostnetwork=true",
         "at '/node': additional properties 'hostnetwork'",
     ),
+    "the processes of the node": (
+        "datapath.hostPID=true",
+        "at '/datapath': additional properties 'hostPID'",
+    ),
     "a level of no log": ('log.level="loud"', "at '/log/level': value must be one of"),
     "a driver's name with spaces": ('driverName="my driver"', "at '/driverName'"),
     "a digest that is none": ('image.digest="sha256:12"', "at '/image/digest'"),

@@ -86,14 +86,13 @@ def test_a_volume_serves_again_after_its_datapath_was_deleted(writer: Tenant) ->
 def test_a_volume_that_is_only_published_anew_is_staged_again_first(
     writer: Tenant,
 ) -> None:
-    """Another pod keeps the volume staged, so that kubelet does not stage it."""
-    writer.pod("keeper", "files")
-    writer.ready("keeper")
+    """The next pod waits for the last one, so that kubelet never unstages."""
     writer.run("writer", "echo kept > /data/before && sync /data/before")
     parts.replace(writer.kube, "datapath")
-    writer.end("writer")
     writer.pod("again", "files")
-    writer.ready("again", seconds=120)
+    writer.kube.wait_event("again", writer.namespace, "FailedMount", "in use")
+    writer.end("writer")
+    writer.ready("again", seconds=150)
     assert writer.run("again", "cat /data/before").strip() == "kept"
     writer.run("again", "echo more > /data/more && sync /data/more")
     told = [

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Final
 
 import rados
@@ -32,6 +34,17 @@ class CephView:
                 found += rbd.RBD().list(context)
                 found += [each["name"] for each in rbd.RBD().trash_list(context)]
         return sorted(found)
+
+    @contextlib.contextmanager
+    def slowed(self, image: str, pool: str = "rbd") -> Iterator[None]:
+        """Let librbd work on one object of an image after the other."""
+        setting = "conf_rbd_concurrent_management_ops"
+        with self._cluster.open_ioctx(pool) as context:
+            with rbd.Image(context, image) as opened:
+                opened.metadata_set(setting, "1")
+            yield
+            with rbd.Image(context, image) as opened:
+                opened.metadata_remove(setting)
 
     def holders(self, needle: bytes, pool: str = "rbd") -> list[str]:
         """Return the objects whose data contains some bytes."""

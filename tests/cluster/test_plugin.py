@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from typing import Any
 
+from tests.cluster import parts
+from tests.cluster.kube import Kube
+from tests.cluster.pool import CephView
 from tests.cluster.tenant import PER_PVC_CLASS
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
@@ -61,3 +66,60 @@ def test_what_cannot_be_shown_is_one_sentence(tenant: Tenant) -> None:
     output = plugin(tenant, "show", "nothing", status=1)
     assert "nothing" in output
     assert output.count("\n") == 1
+
+
+def test_ctrl_c_ends_the_command_in_the_pod(tenant: Tenant, ceph: CephView) -> None:
+    for name in ("source", "copy"):
+        tenant.secret(name)
+    tenant.claim("source", XFS, storage_class=PER_PVC_CLASS)
+    tenant.pod("writer", "source")
+    tenant.ready("writer")
+    tenant.run("writer", "dd if=/dev/urandom of=/data/file bs=1M count=200 && sync")
+    tenant.claim("copy", XFS, storage_class=PER_PVC_CLASS, source=from_claim("source"))
+    tenant.bound("copy")
+    image = shown(tenant, "copy")["image"].rpartition("/")[2]
+    words = ["kubectl", "rbdcrypt", "flatten", "copy"]
+    with (
+        ceph.slowed(image),
+        subprocess.Popen(
+            [*words, "--namespace", tenant.namespace],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        ) as process,
+    ):
+        while not shown(tenant, "copy")["flatten"]:
+            assert process.poll() is None, "the flatten ended too soon"
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (130, "")
+        assert "goes on with what is left" in errors
+    # The command in the pod has ended in order: it holds nothing any more.
+    found = shown(tenant, "copy")
+    assert (found["flatten"], found["lockOwner"], found["depth"]) == (None, None, 1)
+    plugin(tenant, "flatten", "copy")
+    assert shown(tenant, "copy")["depth"] == 0
+
+
+def test_the_doctor_finds_everything_in_order(kube: Kube) -> None:
+    for component in ("controller", "node", "datapath"):
+        parts.wait_until_ready(kube, component)
+    done = subprocess.run(
+        ["kubectl", "rbdcrypt", "doctor", "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    found = json.loads(done.stdout)
+    failed = [
+        (place["pod"], check)
+        for place in found["places"]
+        for check in place["checks"]
+        if check["status"] == "failed"
+    ]
+    assert not failed
+    assert (done.returncode, found["ok"]) == (0, True)
+    components = {each["component"] for each in found["places"]}
+    assert components == {None, "controller", "node", "datapath"}

@@ -142,10 +142,16 @@ def release(path: Path, timeout: float = 10.0) -> None:
 def _binding(path: Path) -> str | None:
     """Return what tells one binding of a loop device from the next.
 
-    The kernel counts disks (5.15 and later; None before).  The status of the device
-    would not do: it is an error once the FUSE file behind it is dead.
+    The kernel counts disks (5.15 and later); before, the file's name has to do, and
+    no more of its path, which is lost with the mount namespace of the file.  The
+    status of the device would not do: it is an error once the FUSE file behind it
+    is dead.
     """
-    return sysfs.read_attribute(sysfs.BLOCK / path.name / "diskseq")
+    counted = sysfs.read_attribute(sysfs.BLOCK / path.name / "diskseq")
+    if counted is not None:
+        return counted
+    backing = backing_file(path.name)
+    return backing.name if backing else None
 
 
 def backing_file(name: str) -> Path | None:

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from csi_driver.domain.errors import UnavailableError
 
 MIB = 1 << 20
 BLKZEROOUT = 0x127F
+
+CACHED_SECONDS = 1.1
+"""The kernel tells a file's attributes that long after its FUSE process has died."""
 
 type Serve = Callable[..., Path]
 type Attach = Callable[..., Device]
@@ -167,6 +171,7 @@ def test_a_dead_nbdfuse_is_cleaned_up(
     assert device.process is not None
     os.kill(device.process.pid, signal.SIGKILL)
     assert device.process.wait_gone(5)
+    time.sleep(CACHED_SECONDS)
     assert not fuse.process_alive(device)
     with pytest.raises(ExportLostError):
         fuse.grow(device, 1024 * MIB, lambda: True)

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Final
 
+from csi_driver.datapath import codec
 from csi_driver.datapath import wire
+from csi_driver.datapath.envelope import VersionError
+from csi_driver.datapath.envelope import skew
+from csi_driver.datapath.messages import MIN_VERSION
+from csi_driver.datapath.messages import VERSION
 from csi_driver.datapath.messages import Close
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import ExportStatus
@@ -23,7 +29,10 @@ from csi_driver.datapath.messages import Ping
 from csi_driver.datapath.messages import Sized
 from csi_driver.datapath.messages import Status
 from csi_driver.datapath.messages import Statuses
+from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import InvalidRequestError
+from csi_driver.domain.errors import SkewError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.sizes import EffectiveSize
@@ -39,8 +48,9 @@ STATUS_SECONDS: Final = 30.0
 class Datapath:
     """Speaks to the supervisor at a socket; one connection per call.
 
-    Every method raises UnavailableError when the datapath does not run, and
-    otherwise the datapath's own errors under their own classes.
+    Every method raises UnavailableError when the datapath does not run, SkewError
+    when it is of a version that does not understand the request, and otherwise the
+    datapath's own errors under their own classes.
     """
 
     def __init__(self, socket_path: Path) -> None:
@@ -97,6 +107,20 @@ class Datapath:
     def _ask[Answer](
         self, request: Message, wanted: type[Answer], seconds: float
     ) -> Answer:
+        """Ask in our version, and if that is refused in the one before."""
+        try:
+            answer = self._answer(request, VERSION, seconds)
+            if _refused(answer) and codec.needed(request) <= MIN_VERSION:
+                answer = self._answer(request, MIN_VERSION, seconds)
+        except VersionError as error:
+            raise skew(node=VERSION, datapath=error.version) from error
+        if isinstance(answer, Failed):
+            raise _error(answer)
+        if not isinstance(answer, wanted):
+            raise InternalError(f"the datapath answered {type(answer).__name__}")
+        return answer
+
+    def _answer(self, request: Message, version: int, seconds: float) -> Message:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(min(CONNECT_SECONDS, seconds))
             try:
@@ -107,11 +131,25 @@ class Datapath:
                     f" {error.strerror or error}"
                 )
                 raise UnavailableError(message) from error
-            wire.send(sock, request)
+            wire.send(sock, request, version)
             sock.settimeout(seconds)
-            answer = wire.receive(sock)
-        if isinstance(answer, Failed):
-            raise answer.to_error()
-        if not isinstance(answer, wanted):
-            raise InternalError(f"the datapath answered {type(answer).__name__}")
-        return answer
+            return wire.receive(sock)
+
+
+_ONE_VERSION: Final = re.compile(
+    "version [0-9]+, this process speaks ([0-9]+): restart the older of the two"
+)
+"""How a datapath refuses that knows only its own version."""
+
+
+def _refused(answer: Message) -> bool:
+    """Whether the datapath did nothing, since it does not know the version."""
+    return isinstance(answer, Failed) and isinstance(_error(answer), SkewError)
+
+
+def _error(answer: Failed) -> DriverError:
+    error = answer.to_error()
+    told = _ONE_VERSION.search(answer.message)
+    if told is None or not isinstance(error, InvalidRequestError):
+        return error
+    return skew(node=VERSION, datapath=told[1])

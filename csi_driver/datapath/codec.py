@@ -4,7 +4,9 @@
 A secret never enters the JSON text, where it would turn into strings that
 nobody can overwrite: the text holds its index, the bytes follow the text in
 their own part of the frame (`wire`).  Reading takes exactly the fields and
-types of the dataclass and nothing else.
+types of the dataclass and nothing else, with two exceptions for processes of
+different versions: a field that was `added` later may be missing, and of a
+sender that is `ahead` more fields than are known here are passed over.
 """
 
 from __future__ import annotations
@@ -23,11 +25,40 @@ from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.secrets import SecretBytes
 
 _INDEX: Final = "secret"
+_SINCE: Final = "since"
 _PLAIN: Final = (str, int, bool)
 
 
-def to_json(value: object, secrets: list[SecretBytes]) -> Any:
-    """Return JSON values for `value`; its secrets are appended to `secrets`."""
+def added(since: int) -> dict[str, int]:
+    """Return the metadata of a field that versions before `since` do not have.
+
+    It needs a default, at which it stands in what they send; they are not told of it.
+    """
+    return {_SINCE: since}
+
+
+def needed(value: object) -> int:
+    """Return the lowest version that can express `value`, 0 if any can."""
+    if isinstance(value, tuple):
+        return max((needed(each) for each in value), default=0)
+    if not dataclasses.is_dataclass(value):
+        return 0
+    found = 0
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        since = field.metadata.get(_SINCE, 0)
+        told = since if since and content != field.default else 0
+        found = max(found, told, needed(content))
+    return found
+
+
+def to_json(
+    value: object, secrets: list[SecretBytes], version: int | None = None
+) -> Any:
+    """Return JSON values for `value`; its secrets are appended to `secrets`.
+
+    With a `version` without the fields that were added after it.
+    """
     if value is None or (isinstance(value, str | int) and not _is_enum(value)):
         return value
     if isinstance(value, SecretBytes):
@@ -38,17 +69,20 @@ def to_json(value: object, secrets: list[SecretBytes]) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return [to_json(each, secrets) for each in value]
+        return [to_json(each, secrets, version) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: to_json(getattr(value, field.name), secrets)
+            field.name: to_json(getattr(value, field.name), secrets, version)
             for field in dataclasses.fields(value)
+            if version is None or field.metadata.get(_SINCE, 0) <= version
         }
     message = f"a {type(value).__name__} has no form in a message"
     raise TypeError(message)
 
 
-def from_json(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+def from_json(
+    wanted: Any, found: Any, secrets: Sequence[SecretBytes], *, ahead: bool = False
+) -> Any:
     """Return the value of type `wanted`; InvalidRequestError if it is not one."""
     if wanted in _PLAIN:
         if type(found) is not wanted:
@@ -58,14 +92,14 @@ def from_json(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
         return _secret(found, secrets)
     origin = typing.get_origin(wanted)
     if origin in {types.UnionType, typing.Union}:
-        return _optional(wanted, found, secrets)
+        return _optional(wanted, found, secrets, ahead=ahead)
     if origin is tuple:
         if not isinstance(found, list):
             raise _mismatch(wanted, found)
         (element, _) = typing.get_args(wanted)
-        return tuple(from_json(element, each, secrets) for each in found)
+        return tuple(from_json(element, each, secrets, ahead=ahead) for each in found)
     if isinstance(wanted, type):
-        return _object(wanted, found, secrets)
+        return _object(wanted, found, secrets, ahead=ahead)
     message = f"messages have no field of type {wanted!r}"
     raise TypeError(message)
 
@@ -87,7 +121,9 @@ def split(lengths: Any, raw: bytes | bytearray | memoryview) -> list[SecretBytes
     return secrets
 
 
-def _object(wanted: type, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+def _object(
+    wanted: type, found: Any, secrets: Sequence[SecretBytes], *, ahead: bool
+) -> Any:
     if issubclass(wanted, enum.Enum):
         try:
             return wanted(found)
@@ -99,19 +135,27 @@ def _object(wanted: type, found: Any, secrets: Sequence[SecretBytes]) -> Any:
         message = f"messages have no field of type {wanted!r}"
         raise TypeError(message)
     hints = _hints(wanted)
-    if not isinstance(found, dict) or found.keys() != hints.keys():
+    if (
+        not isinstance(found, dict)
+        or not _always(wanted) <= found.keys()
+        or not (ahead or found.keys() <= hints.keys())
+    ):
         raise _mismatch(wanted, found)
     fields = {
-        name: from_json(hint, found[name], secrets) for name, hint in hints.items()
+        name: from_json(hint, found[name], secrets, ahead=ahead)
+        for name, hint in hints.items()
+        if name in found
     }
     return wanted(**fields)
 
 
-def _optional(wanted: Any, found: Any, secrets: Sequence[SecretBytes]) -> Any:
+def _optional(
+    wanted: Any, found: Any, secrets: Sequence[SecretBytes], *, ahead: bool
+) -> Any:
     if found is None:
         return None
     (inner,) = (each for each in typing.get_args(wanted) if each is not types.NoneType)
-    return from_json(inner, found, secrets)
+    return from_json(inner, found, secrets, ahead=ahead)
 
 
 def _secret(found: Any, secrets: Sequence[SecretBytes]) -> SecretBytes:
@@ -125,6 +169,13 @@ def _secret(found: Any, secrets: Sequence[SecretBytes]) -> SecretBytes:
 def _hints(wanted: type) -> dict[str, Any]:
     hints = typing.get_type_hints(wanted)
     return {field.name: hints[field.name] for field in dataclasses.fields(wanted)}
+
+
+@functools.cache
+def _always(wanted: type) -> frozenset[str]:
+    """Return the fields that every version has."""
+    fields = dataclasses.fields(wanted)
+    return frozenset(each.name for each in fields if _SINCE not in each.metadata)
 
 
 def _is_enum(value: object) -> bool:

@@ -3,7 +3,10 @@
 
 The first part is for users of the datapath, the second for its supervisor and
 workers among themselves.  Every message is a frozen dataclass; `VERSION` grows
-with any change to one, and a process refuses versions it does not know.
+with any change to one.  The node service is replaced before the datapath of its
+node, or rolled back, so that each understands the version before its own, too: a
+new field is declared by `codec.added`, with a default that means what it was
+before.  How versions are told apart is left to `envelope`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from csi_driver.datapath import codec
 from csi_driver.datapath.flatten_status import FlattenStatus
 from csi_driver.devices.device import Device
 from csi_driver.domain import errors
@@ -24,6 +28,9 @@ from csi_driver.domain.secrets import SecretBytes
 from csi_driver.domain.sizes import EffectiveSize
 
 VERSION: Final = 3
+
+MIN_VERSION: Final = 2
+"""The lowest version that is spoken, to a process that knows no other."""
 
 METHODS: Final = ("auto", "kernel", "fuse")
 
@@ -92,7 +99,7 @@ class OpenedVolume:
     device: Device
     size: EffectiveSize
     client_address: str
-    fenced: Fenced | None = None
+    fenced: Fenced | None = dataclasses.field(default=None, metadata=codec.added(3))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -290,7 +297,7 @@ class Serving:
 
     size: EffectiveSize
     flags: int
-    fenced: Fenced | None = None
+    fenced: Fenced | None = dataclasses.field(default=None, metadata=codec.added(3))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

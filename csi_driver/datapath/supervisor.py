@@ -25,8 +25,12 @@ import structlog
 from csi_driver.datapath import wire
 from csi_driver.datapath.attachment import NodeDevices
 from csi_driver.datapath.ending import told_to_end
+from csi_driver.datapath.envelope import VersionError
+from csi_driver.datapath.envelope import skew
 from csi_driver.datapath.exports import Exports
 from csi_driver.datapath.leftovers import Leftovers
+from csi_driver.datapath.messages import MIN_VERSION
+from csi_driver.datapath.messages import VERSION
 from csi_driver.datapath.messages import Close
 from csi_driver.datapath.messages import Done
 from csi_driver.datapath.messages import Failed
@@ -163,11 +167,14 @@ class Supervisor:
                 return
             while True:
                 try:
-                    request = wire.receive(client)
+                    request, version = wire.receive_versioned(client)
+                except VersionError as error:
+                    wire.send(client, _refusal(error), _spoken(error.version))
+                    return
                 except InvalidRequestError as error:
                     wire.send(client, Failed.of(error))
                     return
-                wire.send(client, self._answered(request))
+                wire.send(client, self._answered(request), _spoken(version))
 
     def _answered(self, request: Message) -> Message:
         kind = type(request).__name__
@@ -213,6 +220,17 @@ class Supervisor:
             case _:
                 kind = type(request).__name__
                 raise InvalidRequestError(f"a datapath takes no {kind}")
+
+
+def _refusal(error: VersionError) -> Failed:
+    refusal = skew(node=error.version, datapath=VERSION)
+    _log.error("request refused", reason=str(refusal))
+    return Failed.of(refusal)
+
+
+def _spoken(version: int) -> int:
+    """Return the version of an answer to a request of `version`."""
+    return min(max(version, MIN_VERSION), VERSION)
 
 
 def _volume(request: Message) -> str:

@@ -13,6 +13,7 @@ import struct
 from typing import Final
 
 from csi_driver.datapath import envelope
+from csi_driver.datapath.messages import VERSION
 from csi_driver.datapath.messages import Message
 from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import UnavailableError
@@ -31,13 +32,15 @@ class ClosedError(UnavailableError):
     """The other side has closed the connection, between two messages or in one."""
 
 
-def send(sock: socket.socket, message: Message) -> None:
+def send(sock: socket.socket, message: Message, version: int = VERSION) -> None:
     """Send one message; UnavailableError if the other side is gone.
+
+    `version` is what the other side speaks, if that is another one.
 
     The buffer that held its secrets is wiped; the secrets themselves stay the
     caller's.
     """
-    text, secrets = envelope.encode(message)
+    text, secrets = envelope.encode(message, version)
     length = sum(len(secret) for secret in secrets)
     if len(text) > LONGEST_TEXT or length > LONGEST_SECRETS:
         too_long = f"a {type(message).__name__} of {len(text) + length} bytes"
@@ -61,7 +64,13 @@ def send(sock: socket.socket, message: Message) -> None:
 
 
 def receive(sock: socket.socket) -> Message:
-    """Return the next message.
+    """Return the next message; raises what `receive_versioned` does."""
+    message, _ = receive_versioned(sock)
+    return message
+
+
+def receive_versioned(sock: socket.socket) -> tuple[Message, int]:
+    """Return the next message, and the version that it came in.
 
     ClosedError at the end of the stream, UnavailableError after the socket's
     timeout, InvalidRequestError for anything that is not a message.

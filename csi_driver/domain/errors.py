@@ -86,6 +86,10 @@ class UnavailableError(DriverError):
     """Ceph, the datapath or the API server cannot be reached now."""
 
 
+class SkewError(PreconditionError):
+    """Two processes of this node are of versions that do not understand each other."""
+
+
 class UnsupportedError(DriverError):
     """The operation is not offered here, and the message says why."""
 

@@ -54,7 +54,10 @@ def pair() -> Iterator[Pair]:
 
 def there_and_back(message: Message) -> Message:
     text, secrets = enveloping.encode(message)
-    return enveloping.decode(text, b"".join(each.reveal() for each in secrets))
+    raw = b"".join(each.reveal() for each in secrets)
+    found, version = enveloping.decode(text, raw)
+    assert version == messages.VERSION
+    return found
 
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -102,6 +105,8 @@ def test_noise_is_refused_and_nothing_worse(noise: bytes, raw: bytes) -> None:
         enveloping.decode(noise, raw)
 
 
+UNDERSTOOD = range(messages.MIN_VERSION, messages.VERSION + 2)
+
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner),
@@ -118,6 +123,8 @@ def test_an_envelope_with_one_wrong_part_is_refused(part: str, value: Any) -> No
     text, _ = enveloping.encode(Ping())
     envelope = json.loads(text)
     if envelope[part] == value and type(envelope[part]) is type(value):
+        return
+    if part == "version" and type(value) is int and value in UNDERSTOOD:
         return
     envelope[part] = value
     with pytest.raises(InvalidRequestError):
@@ -165,12 +172,6 @@ def test_fields_are_all_there_and_no_others(
     raw = b"".join(each.reveal() for each in secrets)
     with pytest.raises(InvalidRequestError):
         enveloping.decode(json.dumps(envelope).encode(), raw)
-
-
-def test_another_version_is_refused_by_name() -> None:
-    text = enveloping.encode(Ping())[0].replace(b'"version":3', b'"version":99')
-    with pytest.raises(InvalidRequestError, match="version 99"):
-        enveloping.decode(text, b"")
 
 
 @pytest.mark.parametrize(

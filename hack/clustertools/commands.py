@@ -31,7 +31,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     up = commands.add_parser("up", help="start Ceph, Kubernetes and the driver")
     up.add_argument("--nodes", type=int, choices=(1, 2), default=1)
     up.add_argument("--suite", action="store_true", help="with upstream's tests")
-    up.add_argument("--no-driver", action="store_true", help="without the driver")
+    up.add_argument(
+        "--no-driver", action="store_true", help="do not install the driver"
+    )
     commands.add_parser("down", help="stop everything, remove all of it")
     for name in _PROGRAMS:
         commands.add_parser(name, help=f"run {name} with any arguments")

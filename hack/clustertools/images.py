@@ -30,16 +30,14 @@ def reference(program: str) -> str:
     return f"{_UPSTREAM}/{program}:{binaries.versions()[_MODULES[program]]}"
 
 
-def archives(programs: Path, *, with_driver: bool) -> list[Path]:
+def archives(programs: Path) -> list[Path]:
     """Return archives of the images, made if they are not in the cache."""
     found = [images.ensure_binary_image(PAUSE, programs / "pause")]
     found += [
         images.ensure_binary_image(reference(name), programs / name)
         for name in _MODULES
     ]
-    if with_driver:
-        found += [driver_archive(), images.ensure_workload_image()]
-    return found
+    return [*found, driver_archive(), images.ensure_workload_image()]
 
 
 def driver_archive() -> Path:

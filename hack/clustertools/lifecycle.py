@@ -48,6 +48,7 @@ class Wanted:
     nodes: int = 1
     """1 or 2."""
     driver: bool = True
+    """Installed; its images are there either way."""
     suite: bool = False
     """Upstream's storage suite, to be run by tests."""
 
@@ -56,7 +57,7 @@ def up(lab: Lab, wanted: Wanted) -> None:
     """Start what does not run; install the driver as the clone has it now."""
     begin = time.monotonic()
     programs = binaries.ensure()
-    archives = images.archives(programs, with_driver=wanted.driver)
+    archives = images.archives(programs)
     suite = binaries.ensure_e2e() if wanted.suite else None
     if suite is not None:
         archives += images.suite_archives(suite)

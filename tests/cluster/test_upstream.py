@@ -110,7 +110,7 @@ def test_the_storage_suite_of_kubernetes_passes(
     ran = [
         case
         for case in ET.parse(report).getroot().iter("testcase")  # noqa: S314  (its own)
-        if case.get("status") != "skipped"
+        if case.get("status") != "skipped" and case.get("name", "").startswith("[It]")
     ]
     names = [f"{case.get('status')}: {case.get('name')}" for case in ran]
     print(*sorted(names), sep="\n")  # noqa: T201  # the record of what has passed

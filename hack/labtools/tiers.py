@@ -194,9 +194,9 @@ def _pytest(session: Session, tier: str, log: Path) -> Result:
     elif tier == "cluster":
         status = _in_cluster(session, command, log)
     else:
-        extra = {"HELM": str(binaries.ensure() / "helm")} if tier == "chart" else {}
-        if tier in _WITH_CEPH:
-            extra = gotools.environment()
+        extra = gotools.environment()
+        if tier == "chart":
+            extra["HELM"] = str(binaries.ensure() / "helm")
         plain = tier in _PLAIN
         status = session.call(_lab_exec(extra, *command, plain=plain), log)
     result = _read_results(results)
@@ -282,8 +282,7 @@ def _lanes(
 def _prefetch(tiers: Sequence[str]) -> None:
     """Compile Go programs while other tiers run; a failure shows where used."""
     with contextlib.suppress(shell.LabError):
-        if any(tier in _WITH_CEPH for tier in tiers):
-            gotools.environment()
+        gotools.environment()
         if "chart" in tiers or "cluster" in tiers:
             binaries.ensure()
         if "cluster" in tiers:

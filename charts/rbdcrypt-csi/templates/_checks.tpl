@@ -6,6 +6,9 @@
 {{- include "rbdcrypt.checkClusters" . -}}
 {{- include "rbdcrypt.checkClasses" . -}}
 {{- include "rbdcrypt.checkDriver" . -}}
+{{- if .Release.IsUpgrade -}}
+{{- include "rbdcrypt.checkUpgrade" . -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "rbdcrypt.checkPods" -}}
@@ -96,6 +99,49 @@
 {{- if or (ne $name .Release.Name) (ne $namespace .Release.Namespace) -}}
 {{- $owner := ternary (printf "release %s in namespace %s" $name $namespace) "something other than Helm" (ne $name "") -}}
 {{- fail (printf "driverName: CSIDriver %s exists in this cluster and belongs to %s: uninstall that one, or give this release another driverName, other paths.state and paths.run, and other ports" .Values.driverName $owner) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What cannot be changed while volumes are mounted, compared with what is installed.
+     Without an API server (helm template) there is nothing to compare with. */}}
+{{- define "rbdcrypt.checkUpgrade" -}}
+{{- range (lookup "storage.k8s.io/v1" "CSIDriver" "" "").items -}}
+{{- $notes := .metadata.annotations | default dict -}}
+{{- $ours := and (eq (get $notes "meta.helm.sh/release-name") $.Release.Name) (eq (get $notes "meta.helm.sh/release-namespace") $.Release.Namespace) -}}
+{{- if and $ours (eq (get (.metadata.labels | default dict) "app.kubernetes.io/name") $.Chart.Name) (ne .metadata.name $.Values.driverName) -}}
+{{- fail (printf "driverName: this release is installed as %q, which stands in every PersistentVolume: as %q it would serve none of them, and nobody would; keep it, or install a second release" .metadata.name $.Values.driverName) -}}
+{{- end -}}
+{{- end -}}
+{{- $labels := include "rbdcrypt.selectorLabels" (list . "datapath") | fromYaml -}}
+{{- range (lookup "apps/v1" "DaemonSet" .Release.Namespace "").items -}}
+{{- if eq (.spec.selector.matchLabels | toJson) ($labels | toJson) -}}
+{{- $wanted := printf "%s-datapath" (include "rbdcrypt.fullname" $) -}}
+{{- if ne .metadata.name $wanted -}}
+{{- fail (printf "fullnameOverride: the datapath's DaemonSet is installed as %q: one named %q would replace it, and end the I/O of every mounted volume; keep the name" .metadata.name $wanted) -}}
+{{- end -}}
+{{- include "rbdcrypt.checkPaths" (list $ .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Node pods are replaced by an upgrade and datapath pods are not, so that the two
+     would look for each other in different places. Takes (list root daemonset). */}}
+{{- define "rbdcrypt.checkPaths" -}}
+{{- $paths := (index . 0).Values.paths -}}
+{{- $volumes := dict -}}
+{{- range (index . 1).spec.template.spec.volumes -}}
+{{- if .hostPath -}}
+{{- $_ := set $volumes .name .hostPath.path -}}
+{{- end -}}
+{{- end -}}
+{{- range $place := list
+  (list "paths.run" "run" $paths.run "node services would not find the datapaths that run, nor what is mounted")
+  (list "paths.state" "state" $paths.state "what nodes remember of volumes in use would be lost to them")
+  (list "paths.kubelet" "plugins" (printf "%s/plugins" $paths.kubelet) "volumes that are mounted there could not be unmounted") -}}
+{{- $there := get $volumes (index $place 1) -}}
+{{- if and $there (ne $there (index $place 2)) -}}
+{{- fail (printf "%s: this release is installed with %q: %s; keep it, or stop all workloads, uninstall and install anew" (index $place 0) (trimSuffix "/plugins" $there) (index $place 3)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

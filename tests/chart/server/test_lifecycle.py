@@ -143,6 +143,38 @@ def test_two_drivers_of_different_names_get_along(place: Place) -> None:
     place.run("uninstall", "another")
 
 
+CHANGES = {
+    "fullnameOverride": ("another", "end the I/O of every mounted volume"),
+    "driverName": ("another.example.org", "stands in every PersistentVolume"),
+    "paths.run": ("/run/another", "would not find the datapaths that run"),
+    "paths.state": ("/var/lib/another", "would be lost"),
+    "paths.kubelet": ("/var/data/kubelet", "could not be unmounted"),
+}
+
+
+def test_an_upgrade_that_would_end_io_is_refused(place: Place) -> None:
+    place.helm("install")
+    before = place.run("get", "manifest", place.release)
+    for path, (value, reason) in CHANGES.items():
+        with pytest.raises(HelmError) as caught:
+            place.helm("upgrade", "--set", f"{path}={value}")
+        said = str(caught.value)
+        assert f"{path}: " in said
+        assert reason in said
+    assert place.run("get", "manifest", place.release) == before
+    said = place.helm("upgrade", "--set", "paths.modules=/usr/lib/modules")
+    assert "WARNING: where nodePlacement was narrowed" in said
+
+
+def test_a_release_may_be_installed_anew_with_other_paths(place: Place) -> None:
+    words = [f"{path}={value}" for path, (value, _) in CHANGES.items()]
+    changed = [word for each in words for word in ("--set", each)]
+    place.helm("install")
+    place.run("uninstall", place.release)
+    place.helm("install", *changed[:2], *changed[4:])
+    place.helm("upgrade", *changed[:2], *changed[4:])
+
+
 def _chart_and_values(place: Place) -> tuple[str, ...]:
     values = str(rendering.cases()["minimal"])
     spaces = ("--set", f"secrets.namespaces={{{place.namespace}}}")

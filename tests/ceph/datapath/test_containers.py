@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from csi_driver.devices import loop
+from csi_driver.devices.fuse_loop import is_file_of
 from csi_driver.domain.errors import InUseError
 from tests.ceph.end_to_end.parts import descendants
 
 if TYPE_CHECKING:
+    from csi_driver.devices.device import Device
     from tests.ceph.datapath.conftest import Eventually
     from tests.ceph.datapath.conftest import Running
     from tests.ceph.datapath.conftest import StartDatapath
@@ -73,11 +76,13 @@ def out_here(container: Running, inside: int) -> int:
     return found
 
 
-def backing_file(device: Path) -> str:
-    """Return the file behind a loop device, "" if it is free."""
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/sys/block/{device.name}/loop/backing_file").read_text().strip()
-    return ""
+def bound(device: Device) -> bool:
+    """Whether the loop device still is this volume's.
+
+    Once it is free, any other process of this kernel may bind it to a file of its own.
+    """
+    backing = loop.backing_file(device.path.name)
+    return backing is not None and is_file_of(backing, device.identity)
 
 
 def mount(device: Path, place: Path) -> None:
@@ -126,7 +131,7 @@ def test_a_container_that_ends_closes_its_volumes_and_leaves_nothing(
     assert not [pid for pid in pids if of_process(pid, "State")]
     assert container.state_files == []
     assert volume.lock_owner() is None
-    assert not backing_file(device.path)
+    assert not bound(device)
 
 
 def test_the_first_process_reaps_what_it_started(
@@ -164,7 +169,7 @@ def test_a_new_container_takes_over_from_a_killed_one(
     assert volume.lock_owner() not in {None, old}
     second.disk(volume).write(0, b"\x5a" * 4096)
     second.client.close(volume.volume_id)
-    assert not backing_file(device.path)
+    assert not bound(device)
 
 
 @pytest.mark.parametrize("how", ["killed", "ended"])
@@ -185,12 +190,12 @@ def test_a_device_that_is_mounted_elsewhere_outlives_its_container_no_longer_tha
     begin = time.monotonic()
     second = containers.run()
     assert time.monotonic() - begin < 10, "a mounted device is not waited for"
-    assert backing_file(device.path), "the mount holds it"
+    assert bound(device), "the mount holds it"
     unmount(staged)
     second.client.close(volume.volume_id)
-    assert not backing_file(device.path), "nothing of the old container is left"
+    assert not bound(device), "nothing of the old container is left"
     again = second.client.open(volume.request()).device
     mount(again.path, staged)
     unmount(staged)
     second.client.close(volume.volume_id)
-    assert not backing_file(again.path)
+    assert not bound(again)

@@ -22,10 +22,13 @@ from csi_driver.domain import json_fields as read
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.plugin import installation
 from csi_driver.plugin import outside
 from csi_driver.plugin import pods
 from csi_driver.plugin.driver import Driver
 from csi_driver.plugin.driver import pods_of
+from csi_driver.plugin.installation import CSI_DRIVERS
+from csi_driver.plugin.installation import Installation
 from csi_driver.plugin.kubectl import Kubectl
 from csi_driver.plugin.pods import CONTROLLER
 from csi_driver.plugin.pods import DATAPATH
@@ -77,8 +80,9 @@ def diagnose(
     kubectl: Kubectl, namespace: str, release: str, node: str = ""
 ) -> Diagnosis:
     """Look at everything; with a node's name only at that node's pods."""
+    home = installation.find(kubectl, namespace, release)
     every = pods_of(kubectl, "", selector=pods.selector())
-    chosen = _installation(every, namespace, release)
+    chosen = _controller(every, home)
     ours = [
         each
         for each in every
@@ -148,24 +152,21 @@ def line(check: Check) -> str:
     return f"{check.status:<8} {check.name}  {subject}{check.found}{remedy}"
 
 
-def _installation(
-    every: Sequence[DriverPod], namespace: str, release: str
-) -> DriverPod:
-    """Return a controller pod of the installation that is meant."""
-    where = f"in namespace {namespace}" if namespace else "in any namespace"
+def _controller(every: Sequence[DriverPod], home: Installation) -> DriverPod:
+    """Return a controller pod of the installation."""
     controllers = [
         each
         for each in every
         if each.component == CONTROLLER
-        and namespace in {"", each.namespace}
-        and release in {"", each.release}
+        and each.namespace == home.namespace
+        and home.release in {"", each.release}
     ]
-    return pods.choose(controllers, where, running=False)
+    return pods.choose(controllers, home.where, running=False)
 
 
 def _objects(kubectl: Kubectl, of: Sequence[DriverPod]) -> list[Check]:
     try:
-        drivers, nodes = kubectl.items("csidrivers"), kubectl.items("csinodes")
+        drivers, nodes = kubectl.items(CSI_DRIVERS), kubectl.items("csinodes")
     except ForbiddenError as error:
         return [Topic("objects").warning(f"{_LEFT}: {error}")]
     return list(outside.about_objects(drivers, nodes, of))

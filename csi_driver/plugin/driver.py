@@ -20,6 +20,7 @@ from csi_driver.commands.version import version
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnavailableError
+from csi_driver.plugin import installation
 from csi_driver.plugin import pods
 from csi_driver.plugin.failures import explained
 from csi_driver.plugin.failures import remote_status
@@ -126,16 +127,18 @@ class Driver:
 
 
 def find(kubectl: Kubectl, namespace: str, release: str) -> Driver:
-    """Find the driver; "" searches all namespaces, and takes any release."""
-    where = f"in namespace {namespace}" if namespace else "in any namespace"
-    if release:
-        where = f"{where} as release {release}"
-    found = pods_of(kubectl, namespace, selector=pods.selector("controller", release))
-    return Driver(kubectl, pods.choose(found, where))
+    """Find the driver; see `installation.find` for where, and for what may fail."""
+    home = installation.find(kubectl, namespace, release)
+    labels = pods.selector(pods.CONTROLLER, home.release)
+    found = pods_of(kubectl, home.namespace, selector=labels)
+    return Driver(kubectl, pods.choose(found, home.where))
 
 
 def pods_of(kubectl: Kubectl, namespace: str, *, selector: str) -> Sequence[DriverPod]:
-    """Return the driver's pods that a label selector picks."""
+    """Return the pods that a label selector picks; "" searches all namespaces.
+
+    Of another namespace than the installation's, they may be anybody's.
+    """
     items = kubectl.items("pods", selector=selector, namespace=namespace or "*")
     return [DriverPod.of(each) for each in items]
 

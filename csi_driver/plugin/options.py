@@ -54,7 +54,7 @@ class Options:
         str,
         typer.Option(
             metavar="NAMESPACE",
-            help="the driver's own namespace; looked for in all without it",
+            help="the driver's own namespace; the one its CSIDriver names without it",
             show_default=False,
         ),
     ] = ""

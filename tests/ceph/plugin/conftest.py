@@ -29,6 +29,7 @@ def maker(tmp_path: Path) -> Iterator[Maker]:
 def cluster(tmp_path: Path, maker: Maker) -> Cluster:
     made = Cluster(tmp_path)
     made.driver_pod()
+    made.csi_driver()
     made.pods["*"] = {
         "run": [sys.executable, "-m", "csi_driver"],
         "environment": {

@@ -83,6 +83,33 @@ class Cluster:
             },
         )
 
+    def csi_driver(
+        self,
+        name: str = DRIVER,
+        *,
+        namespace: str = HOME,
+        release: str = "storage",
+        **spec: Any,
+    ) -> None:
+        """Add the object by which the driver is found; "" if Helm did not make it."""
+        notes = {
+            "meta.helm.sh/release-namespace": namespace,
+            "meta.helm.sh/release-name": release,
+        }
+        self.add(
+            "CSIDriver",
+            name,
+            metadata={
+                "labels": {"app.kubernetes.io/name": "rbdcrypt-csi"},
+                "annotations": notes if namespace else {},
+            },
+            spec={"attachRequired": True, **spec},
+        )
+
+    def remove(self, kind: str) -> None:
+        """Take all objects of a kind away."""
+        self.objects = [each for each in self.objects if each["kind"] != kind]
+
     def claim(
         self,
         name: str,

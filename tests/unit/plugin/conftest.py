@@ -15,4 +15,5 @@ def cluster(tmp_path: Path) -> Cluster:
     """Give a cluster with the driver and nothing else."""
     made = Cluster(tmp_path)
     made.driver_pod()
+    made.csi_driver()
     return made

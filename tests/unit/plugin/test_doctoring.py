@@ -36,23 +36,14 @@ def whole(cluster: Cluster) -> Cluster:
     """Give a cluster with one node, in which everything is in order."""
     cluster.driver_pod("node-a", "node", nodeName="worker-1")
     cluster.driver_pod("datapath-a", "datapath", nodeName="worker-1")
-    csi_driver(cluster)
     csi_node(cluster, "worker-1")
     cluster.answers("doctor", report())
     return cluster
 
 
-def csi_driver(cluster: Cluster, **spec: Any) -> None:
-    cluster.add("CSIDriver", DRIVER, spec={"attachRequired": True, **spec})
-
-
 def csi_node(cluster: Cluster, node: str, *names: str) -> None:
     drivers = [{"name": each, "nodeID": node} for each in names or (DRIVER,)]
     cluster.add("CSINode", node, spec={"drivers": drivers})
-
-
-def remove(cluster: Cluster, kind: str) -> None:
-    cluster.objects = [each for each in cluster.objects if each["kind"] != kind]
 
 
 def amiss(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str, str]]:
@@ -137,7 +128,6 @@ def test_pods_that_are_not_ready(whole: Cluster) -> None:
 
 
 def test_a_component_that_is_absent(cluster: Cluster) -> None:
-    csi_driver(cluster)
     cluster.answers("doctor", report())
     assert amiss(cluster.run("doctor", "-o", "json")) == [
         ("failed", "pods", "node"),
@@ -148,7 +138,7 @@ def test_a_component_that_is_absent(cluster: Cluster) -> None:
 def test_a_controller_that_does_not_run_does_not_hide_the_nodes(
     whole: Cluster,
 ) -> None:
-    remove(whole, "Pod")
+    whole.remove("Pod")
     crash = {"waiting": {"reason": "ImagePullBackOff"}}
     whole.driver_pod(ready=False, state=crash)
     whole.driver_pod("node-a", "node", nodeName="worker-1")
@@ -187,7 +177,7 @@ def test_an_upgrade_in_its_midst(whole: Cluster) -> None:
 def test_two_controllers_have_to_elect_a_leader(
     whole: Cluster, args: list[str], status: str
 ) -> None:
-    remove(whole, "Pod")
+    whole.remove("Pod")
     sidecar = {"name": "csi-attacher", "args": args}
     for name in ("one", "two"):
         whole.driver_pod(name, others=[sidecar, {"name": "logger"}])
@@ -214,9 +204,9 @@ def test_another_driver_of_another_name_is_none_of_ours(whole: Cluster) -> None:
 
 
 def test_objects_of_the_cluster(whole: Cluster) -> None:
-    remove(whole, "CSIDriver")
-    remove(whole, "CSINode")
-    csi_driver(whole, storageCapacity=True)
+    whole.remove("CSIDriver")
+    whole.remove("CSINode")
+    whole.csi_driver(storageCapacity=True)
     csi_node(whole, "worker-1", "rbd.csi.ceph.com")
     assert amiss(whole.run("doctor", "-o", "json")) == [
         ("warning", "csi-driver", DRIVER),
@@ -236,7 +226,7 @@ def test_what_the_driver_may_not_see_the_user_may(whole: Cluster) -> None:
     ]
     text = "Error from server (Forbidden): csidrivers is forbidden: User"
     whole.refuse = {"csidrivers": text}
-    found = amiss(whole.run("doctor", "-o", "json"))
+    found = amiss(whole.run("doctor", "-o", "json", "--driver-namespace", HOME))
     assert ("warning", "objects", "") in found
     assert ("warning", "csi-node", "worker-1") in found
 
@@ -280,6 +270,29 @@ def test_commands_in_pods_are_forbidden(whole: Cluster) -> None:
     whole.refuse = {"exec": 'error: pods "x" is forbidden: User "poor" cannot create'}
     found = amiss(whole.run("doctor", "-o", "json"))
     assert [each[1] for each in found] == ["doctor"] * 3
+
+
+def test_no_command_is_run_in_a_pod_of_another_namespace(whole: Cluster) -> None:
+    for component in ("controller", "node", "datapath"):
+        whole.driver_pod(f"posing-{component}", component, namespace="shop")
+    done = whole.run("doctor", "-o", "json")
+    # Whose they are is for an administrator to find out.
+    assert amiss(done) == [("failed", "driver-name", DRIVER)]
+    assert "release storage in namespace shop" in done.stdout
+    assert len(whole.execs) == 3
+    assert not [each for each in whole.calls if "exec" in each and "shop" in str(each)]
+
+
+def test_a_driver_without_its_object_is_looked_at_where_the_user_says(
+    whole: Cluster,
+) -> None:
+    whole.remove("CSIDriver")
+    done = whole.run("doctor")
+    assert done.returncode == 1
+    assert "name the driver's own namespace with --driver-namespace" in done.stderr
+    assert not whole.execs
+    done = whole.run("doctor", "-o", "json", "--driver-namespace", HOME)
+    assert amiss(done) == [("failed", "csi-driver", DRIVER)]
 
 
 def test_no_driver_at_all(cluster: Cluster) -> None:

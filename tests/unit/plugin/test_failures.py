@@ -71,8 +71,11 @@ def test_kubectl_itself_fails(
 ) -> None:
     cluster.refuse = {"*": text}
     words = (shown or text).removeprefix("Error from server (Forbidden): ")
-    expected = f"reading pods: {words.removeprefix('error: ')}"
-    assert sentence(cluster.run("list")) == "; ".join(filter(None, (expected, advice)))
+    expected = f"reading csidrivers: {words.removeprefix('error: ')}"
+    found = sentence(cluster.run("list", "--kubeconfig", "mine"))
+    assert found.startswith("; ".join(filter(None, (expected, advice))))
+    # What lacks a right is asked for less; nothing else is mended by that.
+    assert ("--driver-namespace" in found) is ("is forbidden" in text)
 
 
 def test_there_is_no_kubectl(cluster: Cluster) -> None:
@@ -104,20 +107,44 @@ def test_commands_in_pods_are_forbidden(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("words", "where"),
     [
-        ([], "in any namespace"),
         (["--driver-namespace", "there"], "in namespace there"),
-        (["--release", "fast"], "in any namespace as release fast"),
+        (["--release", "fast"], "as release fast"),
+        (
+            ["--driver-namespace", "rbdcrypt", "--release", "fast"],
+            "in namespace rbdcrypt as release fast",
+        ),
     ],
 )
-def test_no_driver_is_found(cluster: Cluster, words: list[str], where: str) -> None:
-    cluster.objects = [] if not words else cluster.objects
-    found = sentence(cluster.run("list", *words))
-    assert found.startswith(f"no controller of rbdcrypt-csi was found {where}:")
+def test_no_driver_is_found_where_the_user_says(
+    cluster: Cluster, words: list[str], where: str
+) -> None:
+    cluster.driver_pod("posing", namespace="there", release="fast")
+    assert sentence(cluster.run("list", *words)) == (
+        f"no rbdcrypt-csi is installed {where}: its CSIDriver objects belong to storage"
+        " in rbdcrypt; choose one with --driver-namespace or --release"
+    )
+
+
+def test_the_cluster_has_no_driver(cluster: Cluster) -> None:
+    cluster.objects.clear()
+    found = sentence(cluster.run("list"))
+    assert found.startswith(
+        "no rbdcrypt-csi is installed in this cluster: no CSIDriver"
+    )
     assert "install the chart" in found
+
+
+def test_the_driver_has_no_controller(cluster: Cluster) -> None:
+    cluster.remove("Pod")
+    assert sentence(cluster.run("list")).startswith(
+        "no controller of rbdcrypt-csi was found in namespace rbdcrypt as release"
+        " storage: no pod has the labels"
+    )
 
 
 def test_several_drivers_are_found(cluster: Cluster) -> None:
     cluster.driver_pod("fast-controller", namespace="fast", release="fast")
+    cluster.csi_driver("fast.example.com", namespace="fast", release="fast")
     cluster.answers("volume list", [])
     assert sentence(cluster.run("list")) == (
         "2 installations of rbdcrypt-csi were found: fast in fast, storage in"
@@ -131,7 +158,7 @@ def test_several_drivers_are_found(cluster: Cluster) -> None:
 
 
 def test_a_controller_that_is_ready_is_preferred(cluster: Cluster) -> None:
-    cluster.objects.clear()
+    cluster.remove("Pod")
     cluster.driver_pod("a", ready=False, state={"waiting": {"reason": "CrashLoop"}})
     cluster.driver_pod("b", ready=False)
     cluster.driver_pod("c")
@@ -141,7 +168,7 @@ def test_a_controller_that_is_ready_is_preferred(cluster: Cluster) -> None:
 
 
 def test_no_controller_runs(cluster: Cluster) -> None:
-    cluster.objects.clear()
+    cluster.remove("Pod")
     cluster.driver_pod(ready=False, state={"waiting": {"reason": "CrashLoopBackOff"}})
     assert sentence(cluster.run("list")) == (
         f"no controller pod of rbdcrypt-csi runs: rbdcrypt/{CONTROLLER} is"

@@ -189,6 +189,7 @@ def test_a_volume_in_the_making_is_in_its_state(cluster: Cluster) -> None:
 
 def test_a_driver_of_another_name_has_other_claims(cluster: Cluster) -> None:
     cluster.objects.clear()
+    cluster.csi_driver("fast.example.com")
     name = {"name": "RBDCRYPT_DRIVER_NAME", "value": "fast.example.com"}
     cluster.driver_pod(env=[name])
     cluster.claim("ours", FIRST, driver="fast.example.com")

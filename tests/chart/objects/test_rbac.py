@@ -168,6 +168,23 @@ def test_the_datapath_has_no_rights_and_no_token(case: str) -> None:
     assert rendered.pod(case, "datapath")["automountServiceAccountToken"] is False
 
 
+@pytest.mark.parametrize("case", rendered.CASES)
+def test_on_nodes_the_driver_alone_has_a_token(case: str) -> None:
+    spec = rendered.pod(case, "node")
+    assert spec["automountServiceAccountToken"] is False
+    sources = rendered.one_named(spec["volumes"], "token")["projected"]["sources"]
+    assert [next(iter(each)) for each in sources] == [
+        *("serviceAccountToken", "configMap", "downwardAPI"),
+    ]
+    for container in spec["containers"]:
+        mounted = {
+            each["name"]: each["mountPath"] for each in container["volumeMounts"]
+        }
+        own = "/var/run/secrets/kubernetes.io/serviceaccount"
+        wanted = own if container["name"] == "node" else None
+        assert mounted.get("token") == wanted
+
+
 @pytest.mark.parametrize(
     "name", ["controller-clusterrole", "controller-role", "node-clusterrole", "_rbac"]
 )

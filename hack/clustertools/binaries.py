@@ -69,7 +69,7 @@ def ensure() -> Path:
         'mkdir "$OUT/snapshots"',
         "cd $(go list -m -f '{{.Dir}}' " + _SNAPSHOT_CLIENT + ")/config/crd",
         'cp snapshot.storage*.yaml "$OUT/snapshots"',
-        f"cd {MODULE}",
+        'cd "$MODULE"',
         "cd $(go list -m -f '{{.Dir}}' " + _SNAPSHOTTER + ")/deploy/kubernetes",
         'cp snapshot-controller/rbac*.yaml "$OUT/snapshots"',
     ]
@@ -123,9 +123,9 @@ def _made(name: str, script: Iterable[str]) -> Path:
         shell.say(f"compiling {name} (once, minutes)")
         begin = time.monotonic()
         with places.fresh_dir(target) as directory:
-            lines = [f"OUT={directory}", f"LDFLAGS='{_flags()}'", *lines]
-            head = f"cd {MODULE}"
-            log = cache / "log" / f"{name}.log"
-            gotools.run("\n".join([head, *lines]), log)
+            # What differs from clone to clone is no part of the key.
+            head = [f"MODULE={MODULE}", f"OUT={directory}", 'cd "$MODULE"']
+            lines = [*head, f"LDFLAGS='{_flags()}'", *lines]
+            gotools.run("\n".join(lines), cache / "log" / f"{name}.log")
         shell.say(f"{name} compiled in {time.monotonic() - begin:.0f} s")
     return target

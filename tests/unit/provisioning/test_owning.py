@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -71,6 +72,14 @@ def test_another_clients_flatten_is_waited_for(
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Hear SIGINT also where the whole run is a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def come(signals: Sequence[signal.Signals]) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose how exports become devices on this node.
 
-`auto` prefers the kernel's NBD client, whose devices survive the death of the
-server; the fallback is nbdfuse with a loop device.  The code above works with
+`auto` prefers the kernel's NBD client, which is the shorter way; the fallback is
+nbdfuse with a loop device.  The code above works with
 `AttachMethod` and does not know which one it has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 from typing import Literal
 
 from csi_driver.devices.device import AttachMethod
@@ -18,6 +20,12 @@ from csi_driver.devices.kernel_nbd import KernelNbd
 from csi_driver.domain.errors import UnsupportedError
 
 type MethodName = Literal["auto", "kernel", "fuse"]
+
+_REMEDIES: Final[Mapping[MethodName, str]] = {
+    "auto": "load its kernel's module nbd, or fuse and loop",
+    "kernel": "load its kernel's module nbd, or let the device method be auto",
+    "fuse": "load its kernel's modules fuse and loop",
+}
 
 
 def choose(
@@ -48,5 +56,6 @@ def choose(
             return candidate
         reasons.append(f"{candidate.kind.value}: {reason}")
     raise UnsupportedError(
-        f"no way to attach a device on this node; {'; '.join(reasons)}"
+        f"no way to attach a device on this node; {'; '.join(reasons)};"
+        f" {_REMEDIES[method]}"
     )

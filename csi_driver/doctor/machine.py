@@ -128,7 +128,7 @@ def devices(method: DeviceMethod, directory: Path) -> Iterator[Check]:
     topic = Topic("device-method", method)
     chosen = attach.choose(method.value, directory=directory)
     if chosen.kind is DeviceKind.KERNEL:
-        yield topic.ok("the kernel's own nbd: devices survive their servers")
+        yield topic.ok("the kernel's own nbd")
         return
     for path in (FUSE, loop.CONTROL):
         fault = _cannot_open(path)
@@ -143,8 +143,8 @@ def devices(method: DeviceMethod, directory: Path) -> Iterator[Check]:
         return
     yield topic.warning(
         f"nbdfuse and loop devices, since {KernelNbd().available()}",
-        "load the module nbd on the node (`modprobe nbd`), if its kernel has one;"
-        " without it devices end with the datapath's processes",
+        "load the module nbd on the node (`modprobe nbd`), if its kernel has one: it"
+        " is the shorter way to the volume",
     )
 
 

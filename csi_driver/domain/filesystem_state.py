@@ -109,7 +109,10 @@ def _existing(
         names = {each.value: each for each in Filesystem}
         if signature not in names:
             found = signature or "no filesystem"
-            message = f"the adopted image carries {found}, not ext4 or xfs"
+            message = (
+                f"the adopted image carries {found}, not ext4 or xfs: make one on it"
+                " by hand, or adopt the image with --block"
+            )
             raise PreconditionError(message)
         found_filesystem = names[signature]
     else:
@@ -124,7 +127,9 @@ def _existing(
     wanted = capability.filesystem
     if wanted is not None and wanted is not found_filesystem:
         message = (
-            f"{wanted.value} was asked for, the volume carries {found_filesystem.value}"
+            f"{wanted.value} was asked for, the volume carries"
+            f" {found_filesystem.value}: ask for that"
+            " (csi.storage.k8s.io/fstype of the class)"
         )
         raise PreconditionError(message)
     return found_filesystem

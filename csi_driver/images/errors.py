@@ -53,6 +53,10 @@ _BY_ERRNO: Final[Mapping[int, type[DriverError]]] = {
     errno.EINVAL: InvalidRequestError,
 }
 
+_REMEDIES: Final[Mapping[type[DriverError], str]] = {
+    ForbiddenError: "; the Ceph user needs the caps `profile rbd` for mon, mgr and osd",
+}
+
 _BY_LOAD_ERRNO: Final[Mapping[int, tuple[type[DriverError], str]]] = {
     errno.EPERM: (SecretError, "a layer's passphrase does not open its header"),
     errno.EINVAL: (
@@ -94,7 +98,8 @@ def translate(error: Exception, doing: str) -> DriverError:
     number = number_of(error)
     kind = _BY_ERRNO.get(number, InternalError)
     text = os.strerror(number) if number else str(error)
-    return kind(f"{doing}: {text} (Ceph error {number})")
+    remedy = _REMEDIES.get(kind, "")
+    return kind(f"{doing}: {text} (Ceph error {number}){remedy}")
 
 
 def number_of(error: Exception) -> int:

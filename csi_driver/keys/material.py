@@ -115,6 +115,13 @@ def parse_key_source(
     SecretError if neither or both are there, or if the one is malformed.
     """
     source = find_key_source(secrets, prefix)
+    if source is None and not secrets:
+        raise SecretError(
+            "no Secret came with the call, or an empty one: name one that holds"
+            f" {prefix.passphrase_name} or {prefix.key_name} in the StorageClass"
+            " (csi.storage.k8s.io/provisioner-secret-name, node-stage-secret-name"
+            " and their namespaces)"
+        )
     if source is None:
         raise SecretError(
             f"the Secret holds neither {prefix.passphrase_name} nor"

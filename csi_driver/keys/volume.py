@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.errors import SecretError
+from csi_driver.domain.keyring import KeyRing
 from csi_driver.domain.record import Record
 from csi_driver.domain.secrets import SecretBytes
+from csi_driver.keys.material import KeySource
 from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.ring import open_ring
 
@@ -24,12 +26,16 @@ def ring_passphrases(
     if record.ring is None:
         message = f"the record of volume {record.name!r} has no key ring"
         raise RecordError(message)
-    source = parse_key_source(secrets)
     try:
-        with open_ring(record.ring, source) as opened:
-            return opened.passphrases()
+        return _opened(record.ring, parse_key_source(secrets))
     except SecretError as error:
         message = f"volume {record.name!r}: {error}"
         raise SecretError(message) from error
+
+
+def _opened(ring: KeyRing, source: KeySource) -> dict[str, SecretBytes]:
+    try:
+        with open_ring(ring, source) as opened:
+            return opened.passphrases()
     finally:
         source.value.wipe()

@@ -112,7 +112,7 @@ def test_mkfs_is_planned_nowhere_but_on_fresh_volumes() -> None:
         (FilesystemState.NONE, "xfs", ("fresh", "xfs", "nothing was overwritten")),
         (FilesystemState.EXT4, None, ("ext4", "no signature", "nothing was changed")),
         (FilesystemState.EXT4, "xfs", ("ext4", "xfs", "nothing was changed")),
-        (FilesystemState.FOREIGN, None, ("no filesystem",)),
+        (FilesystemState.FOREIGN, None, ("no filesystem", "--block")),
         (FilesystemState.FOREIGN, "btrfs", ("btrfs", "not ext4 or xfs")),
         (FilesystemState.RAW, None, ("block device",)),
     ],

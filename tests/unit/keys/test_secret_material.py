@@ -66,7 +66,7 @@ def test_an_absent_source_is_none() -> None:
 @pytest.mark.parametrize(
     ("secrets", "said"),
     [
-        ({}, "neither encryptionPassphrase nor encryptionKey"),
+        ({}, "no Secret came with the call, .*provisioner-secret-name"),
         ({"passphrase": CANARY}, "neither"),
         ({"encryptionPassphrase": CANARY, "encryptionKey": KEY}, "both"),
         ({"encryptionPassphrase": CANARY, "encryptionKey": ""}, "both"),

@@ -250,7 +250,7 @@ def test_wrong_and_missing_keys_leave_nothing(world: World) -> None:
         ({**THIRD, **both}, "holds both"),
         ({**THIRD, **malformed}, "sourceEncryptionKey is not base64"),
         (SOURCE, "holds neither encryptionPassphrase nor"),
-        ({}, "holds neither|sourceEncryptionPassphrase"),
+        ({}, "no Secret came|sourceEncryptionPassphrase"),
         (THIRD, "the Secret of volume 'one' is needed once"),
     ]
     for source in (one, world.snapshot(one, "snap")):

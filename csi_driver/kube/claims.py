@@ -17,6 +17,8 @@ from typing import Final
 import structlog
 
 from csi_driver.domain.errors import DriverError
+from csi_driver.domain.errors import ForbiddenError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.notices import Claim
 from csi_driver.kube.contract import VolumeReader
@@ -38,6 +40,8 @@ type NameOf = Callable[[VolumeId], str]
 class _Found:
     claim: Claim | None
     until: float
+    fault: str = ""
+    """Why nobody could be asked."""
 
 
 class Claims:
@@ -57,21 +61,34 @@ class Claims:
         self._known: OrderedDict[VolumeId, _Found] = OrderedDict()
 
     def find(self, volume_id: VolumeId) -> Claim | None:
-        """Return the volume's claim; None, with a line in the log, without one."""
+        """Return the volume's claim; None, with a line in the log, without one.
+
+        UnavailableError if the API server, or Ceph, could not be asked.
+        """
         known = self._known.pop(volume_id, None)
         if known is None or self._clock() >= known.until:
-            claim = self._ask(volume_id)
-            lasts = UNKNOWN_SECONDS if claim is None else KNOWN_SECONDS
-            known = _Found(claim, self._clock() + lasts)
+            known = self._look(volume_id)
         self._known[volume_id] = known
         while len(self._known) > _MOST:
             self._known.popitem(last=False)
+        if known.fault:
+            raise UnavailableError(known.fault)
         return known.claim
+
+    def _look(self, volume_id: VolumeId) -> _Found:
+        try:
+            claim, fault = self._ask(volume_id), ""
+        except (ForbiddenError, UnavailableError) as error:
+            claim, fault = None, f"no claim known: {error}"
+        lasts = UNKNOWN_SECONDS if claim is None else KNOWN_SECONDS
+        return _Found(claim, self._clock() + lasts, fault)
 
     def _ask(self, volume_id: VolumeId) -> Claim | None:
         try:
             name = self._name_of(volume_id)
             found = self._volumes.read_persistent_volume(name)
+        except (ForbiddenError, UnavailableError):
+            raise
         except DriverError as error:
             _log.info("no claim known", volume=str(volume_id), reason=str(error))
             return None

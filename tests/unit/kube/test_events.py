@@ -289,6 +289,20 @@ def test_a_volume_that_is_not_provably_the_claims_gets_no_event(
     assert world.tell(WRONG).posted == 1
 
 
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_claim_that_nobody_could_be_asked_for_is_a_loss(
+    world: World, status: int
+) -> None:
+    """It is counted apart from volumes that have none, so that alerts tell of it."""
+    world.server.refusing = status
+    assert world.tell(WRONG) == EventCounts(failed=1)
+    world.server.refusing = 0
+    assert world.tell(WRONG) == EventCounts(failed=2)
+    assert world.looked == [VOLUME], "for a minute nobody is asked again"
+    world.clock.now += 61
+    assert world.tell(WRONG) == EventCounts(failed=2, posted=1)
+
+
 def test_a_volume_without_a_record_gets_no_event(world: World) -> None:
     world.names.clear()
     assert world.tell(WRONG) == EventCounts(nameless=1)
@@ -347,7 +361,7 @@ def test_without_an_api_server_nothing_is_posted_and_nothing_fails(
     events.tell(WRONG)
     events.tell(Notice(Happening.WRONG_SECRET, CLAIM, "x"))
     eventually(lambda: total(events) == 2)
-    assert events.counts == EventCounts(nameless=1, failed=1)
+    assert events.counts == EventCounts(failed=2)
     assert events.close(10)
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 from typing import Final
 
 import pytest
@@ -66,7 +67,7 @@ def fault(program: str, words: list[str]) -> str:
     return _fault_of_script(program, words)
 
 
-def _fault_of_click(command: typer.core.TyperCommand, words: list[str]) -> str:
+def _fault_of_click(command: Any, words: list[str]) -> str:
     for number, word in enumerate(words):
         if word.startswith("-"):
             known = {"--help"}

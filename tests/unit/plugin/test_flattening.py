@@ -171,7 +171,8 @@ def test_what_the_command_says_meanwhile_is_shown(cluster: Cluster, play: Play) 
 def begun(cluster: Cluster, home: Path) -> Iterator[subprocess.Popen[str]]:
     """Start a flatten in a process group of its own, as a shell does."""
     with subprocess.Popen(
-        cluster.command("flatten", "data"),
+        # A shell's background job ignores SIGINT, and hands that on.
+        ["env", "--default-signal=INT", *cluster.command("flatten", "data")],
         env=cluster.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -29,6 +29,7 @@ CODES = {
     "HeaderError": "FAILED_PRECONDITION",
     "RecordError": "FAILED_PRECONDITION",
     "ExportLostError": "FAILED_PRECONDITION",
+    "SkewError": "FAILED_PRECONDITION",
     "SizeError": "OUT_OF_RANGE",
     "ExhaustedError": "RESOURCE_EXHAUSTED",
     "SecretError": "UNAUTHENTICATED",

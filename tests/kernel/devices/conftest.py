@@ -112,7 +112,8 @@ def attach(kernel: KernelNbd, servers: Servers) -> Iterator[Attach]:
         numbers = mounts.device_numbers(device.path)
         for mount in mounts.of_device(mounts.read_mounts(), numbers):
             mounts.unmount(Path(mount.mount_point))
-        kernel.detach(device)
+        # A test may have killed the server, and opening the device would wait for it.
+        kernel.detach(device, served=False)
 
 
 @pytest.fixture

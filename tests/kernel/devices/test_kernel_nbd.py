@@ -208,9 +208,9 @@ def test_a_device_without_server_goes_and_its_requests_fail(
     )
     time.sleep(0.5)
     try:
-        kernel.detach(device)
+        kernel.detach(device, served=False)
     except InUseError:  # dd had it open until its request failed
-        kernel.detach(device)
+        kernel.detach(device, served=False)
     _, errors = reader.communicate(timeout=20)
     assert reader.returncode == 1
     assert b"Input/output error" in errors

@@ -28,6 +28,8 @@ from kubernetes.dynamic.exceptions import NotFoundError
 type Object = dict[str, Any]
 
 _PAUSE: Final = 0.25
+PATIENCE: Final = 180.0
+"""Seconds that are waited for what takes seconds: the machine may be busy."""
 _VERSIONS: Final = {
     "ClusterRole": "rbac.authorization.k8s.io/v1",
     "DaemonSet": "apps/v1",
@@ -118,7 +120,7 @@ class Kube:
         name: str,
         namespace: str,
         holds: Callable[[Object], bool],
-        seconds: float = 60,
+        seconds: float = PATIENCE,
     ) -> Object:
         """Wait until `holds` of an object, and return it."""
         deadline = time.monotonic() + seconds
@@ -134,7 +136,7 @@ class Kube:
             time.sleep(_PAUSE)
 
     def wait_gone(
-        self, kind: str, name: str, namespace: str = "", seconds: float = 60
+        self, kind: str, name: str, namespace: str = "", seconds: float = PATIENCE
     ) -> None:
         """Wait until an object is not there any more."""
         deadline = time.monotonic() + seconds
@@ -153,7 +155,7 @@ class Kube:
         return [f"{each.get('reason')}: {each.get('message')}" for each in found]
 
     def wait_event(
-        self, name: str, namespace: str, *parts: str, seconds: float = 60
+        self, name: str, namespace: str, *parts: str, seconds: float = PATIENCE
     ) -> str:
         """Wait for an Event that contains all parts, and return it."""
         deadline = time.monotonic() + seconds

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from tests.cluster.kube import PATIENCE
 from tests.cluster.kube import Kube
 from tests.cluster.kube import Object
 from tests.cluster.kube import containers_ready
@@ -21,7 +22,7 @@ def pods_of(kube: Kube, component: str) -> list[Object]:
     )
 
 
-def wait_until_ready(kube: Kube, component: str, seconds: float = 90) -> None:
+def wait_until_ready(kube: Kube, component: str, seconds: float = PATIENCE) -> None:
     """Wait until a component has pods again and all of them are ready."""
     deadline = time.monotonic() + seconds
     while True:

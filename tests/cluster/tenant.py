@@ -8,6 +8,7 @@ import secrets
 from typing import Any
 from typing import Final
 
+from tests.cluster.kube import PATIENCE
 from tests.cluster.kube import Kube
 from tests.cluster.kube import Object
 from tests.cluster.kube import containers_ready
@@ -71,14 +72,14 @@ class Tenant:
             spec["dataSource"] = source
         self.apply("PersistentVolumeClaim", name, spec=spec)
 
-    def bound(self, name: str, seconds: float = 60) -> Object:
+    def bound(self, name: str, seconds: float = PATIENCE) -> Object:
         """Wait until a claim is bound; return its PersistentVolume."""
         claim = self.kube.wait(
             "PersistentVolumeClaim", name, self.namespace, _is_bound, seconds
         )
         return self.kube.get("PersistentVolume", claim["spec"]["volumeName"])
 
-    def resized(self, name: str, size: str, seconds: float = 90) -> None:
+    def resized(self, name: str, size: str, seconds: float = PATIENCE) -> None:
         """Ask for another size of a claim and wait until it has it."""
         request = {"spec": {"resources": {"requests": {"storage": size}}}}
         self.kube.patch("PersistentVolumeClaim", name, self.namespace, request)
@@ -148,7 +149,7 @@ class Tenant:
         }
         self.apply("Pod", name, spec=spec)
 
-    def ready(self, name: str, seconds: float = 60) -> Object:
+    def ready(self, name: str, seconds: float = PATIENCE) -> Object:
         """Wait until a pod runs and return it."""
         return self.kube.wait("Pod", name, self.namespace, containers_ready, seconds)
 
@@ -181,7 +182,7 @@ class Tenant:
             lambda found: bool((found.get("status") or {}).get("readyToUse")),
         )
 
-    def forget(self, kind: str, *names: str, seconds: float = 60) -> None:
+    def forget(self, kind: str, *names: str, seconds: float = PATIENCE) -> None:
         """Delete objects and wait until they are gone."""
         for name in names:
             self.kube.delete(kind, name, self.namespace)

@@ -44,7 +44,7 @@ def test_a_missing_secret_is_named_and_waited_for(tenant: Tenant) -> None:
     tenant.claim("late", XFS, storage_class=PER_PVC_CLASS)
     tenant.kube.wait_event("late", tenant.namespace, "ProvisioningFailed", '"late"')
     tenant.secret("late")
-    tenant.bound("late", seconds=90)
+    tenant.bound("late")
 
 
 def test_a_source_secret_that_may_not_be_read_names_the_missing_role(
@@ -59,7 +59,7 @@ def test_a_source_secret_that_may_not_be_read_names_the_missing_role(
         tenant.claim("copy", XFS, storage_class=PER_PVC_CLASS, source=source)
         missing = ("Role", f"in namespace {tenant.namespace}", "secrets", "source")
         tenant.kube.wait_event("copy", tenant.namespace, *missing)
-    tenant.bound("copy", seconds=90)
+    tenant.bound("copy")
 
 
 @contextlib.contextmanager

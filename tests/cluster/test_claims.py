@@ -45,5 +45,5 @@ def test_a_pod_waits_for_the_right_secret_and_then_starts_by_itself(
     assert right not in why
     assert wrong not in why
     tenant.secret("own", passphrase=right)
-    tenant.ready("second", seconds=150)
+    tenant.ready("second")
     assert tenant.run("second", "cat /data/file").strip() == TEXT

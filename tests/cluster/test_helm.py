@@ -52,7 +52,7 @@ def installed(kube: Kube) -> Iterator[None]:
         parts.wait_until_ready(kube, component)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_upgrade_and_a_rollback_replace_all_but_the_datapath(
     tenant: Tenant, installed: None
 ) -> None:
@@ -74,7 +74,7 @@ def test_an_upgrade_and_a_rollback_replace_all_but_the_datapath(
     tenant.end("writer")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_uninstalling_leaves_volumes_alone(
     tenant: Tenant, ceph: CephView, installed: None
 ) -> None:
@@ -95,7 +95,7 @@ def test_uninstalling_leaves_volumes_alone(
     tenant.kube.get("PersistentVolume", volume)
     install()
     tenant.pod("reader", "files")
-    tenant.ready("reader", seconds=120)
+    tenant.ready("reader")
     assert tenant.run("reader", "cat /data/file").strip() == "kept"
 
 
@@ -112,7 +112,7 @@ def test_a_second_release_of_the_same_driver_is_refused(kube: Kube) -> None:
     assert [each["name"] for each in released] == [RELEASE]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_controller_needs_secrets_of_the_listed_namespaces_alone(
     tenant: Tenant, installed: None
 ) -> None:

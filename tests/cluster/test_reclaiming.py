@@ -14,6 +14,7 @@ import rados
 import rbd
 import yaml
 
+from tests.cluster.kube import PATIENCE
 from tests.cluster.kube import Object
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import XFS
@@ -29,7 +30,7 @@ def image_of(volume: Object) -> str:
 
 def wait_until_empty(ceph: CephView, before: set[str]) -> None:
     """Wait until the collector has removed what was not there before."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while left := set(ceph.images()) - before:
         assert time.monotonic() < deadline, left
         time.sleep(0.3)
@@ -75,7 +76,7 @@ def test_a_namespace_goes_with_its_secret_first(tenant: Tenant, ceph: CephView) 
     tenant.ready("user")
     tenant.forget("Secret", "rbdcrypt-passphrase")
     tenant.kube.delete("Namespace", tenant.namespace)
-    tenant.kube.wait_gone("Namespace", tenant.namespace, seconds=120)
+    tenant.kube.wait_gone("Namespace", tenant.namespace)
     wait_until_empty(ceph, before)
 
 

@@ -78,7 +78,7 @@ def test_a_volume_serves_again_after_its_datapath_was_deleted(writer: Tenant) ->
     )
     writer.end("writer")
     writer.pod("again", "files")
-    writer.ready("again", seconds=120)
+    writer.ready("again")
     assert writer.run("again", "cat /data/before") == before
     writer.run("again", "echo more > /data/more && sync /data/more")
 
@@ -92,7 +92,7 @@ def test_a_volume_that_is_only_published_anew_is_staged_again_first(
     writer.pod("again", "files")
     writer.kube.wait_event("again", writer.namespace, "FailedMount", "in use")
     writer.end("writer")
-    writer.ready("again", seconds=150)
+    writer.ready("again")
     assert writer.run("again", "cat /data/before").strip() == "kept"
     writer.run("again", "echo more > /data/more && sync /data/more")
     told = [

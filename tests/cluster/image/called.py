@@ -29,8 +29,13 @@ _RUNNERS: Final = {
 _ITSELF: Final = "csi_driver/devices/commands.py"
 """Runs what its callers name."""
 
-_ELSEWHERE: Final = ("csi_driver/plugin/", "csi_driver/testing/")
-"""Not in a pod: kubectl's plugin is on workstations, fakes are in tests."""
+_ELSEWHERE: Final = (
+    "csi_driver/doctor/",
+    "csi_driver/plugin/",
+    "csi_driver/testing/",
+)
+"""The doctor looks whether programs are there that others start; kubectl's plugin is
+on workstations, fakes are in tests."""
 
 INTERPRETER: Final = "sys.executable"
 """Stands for the interpreter that runs the driver."""

@@ -51,10 +51,13 @@ class Page:
         """What stands outside of blocks of code."""
         return _FENCE.sub("", self.text)
 
-    def fences(self) -> Iterator[Fence]:
-        """Go through the blocks of code."""
-        for indent, language, text in _FENCE.findall(self.text):
-            lines = [line.removeprefix(indent) for line in text.splitlines()]
+    def fences(self, section: str = "") -> Iterator[Fence]:
+        """Go through the blocks of code, or those of one section."""
+        text = self.text
+        if section:
+            text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        for indent, language, code in _FENCE.findall(text):
+            lines = [line.removeprefix(indent) for line in code.splitlines()]
             yield Fence(language, "\n".join(lines) + "\n")
 
     def inline(self) -> Iterator[str]:

@@ -33,6 +33,8 @@ def cluster(tmp_path: Path, maker: Maker) -> Cluster:
     made.pods["*"] = {
         "run": [sys.executable, "-m", "csi_driver"],
         "environment": {
+            # Where no datapath of the lab is.
+            "RBDCRYPT_RUN_DIR": str(tmp_path / "run"),
             "RBDCRYPT_CLUSTERS_FILE": str(maker.config),
             "PYTHONPATH": str(ROOT),
             # python-rbd 18.2.7 makes timestamps with what Python is to lose.

@@ -100,10 +100,15 @@ def apt_install(command: str, package: str) -> None:
 
 
 def stop_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into the exception that SIGINT already raises."""
+    """Turn SIGTERM and SIGHUP into the exception that SIGINT raises.
+
+    SIGINT is heard again where a shell's background job was told to ignore it, for
+    what is started here inherits that, and tests send it.
+    """
 
     def interrupt(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,6 +14,9 @@ from typing import Any
 from typing import Self
 
 from csi_driver.domain import json_fields as read
+from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.ids import SnapshotId
+from csi_driver.domain.ids import VolumeId
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,6 +24,14 @@ class Origin:
     """What a clone was made from: the CSI id of a volume or of a snapshot."""
 
     source: str
+
+    @property
+    def volume(self) -> VolumeId:
+        """The volume in whose record the intent stands; NotFoundError for no id."""
+        try:
+            return SnapshotId.parse(self.source).volume
+        except NotFoundError:
+            return VolumeId.parse(self.source)
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the JSON form."""

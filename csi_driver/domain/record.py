@@ -48,12 +48,13 @@ The most snapshots with the longest names and chains take a third of it."""
 
 
 class VolumeState(enum.Enum):
-    """The life of a volume, in this order and no other."""
+    """The life of a volume, in this order; one never finished is never ready."""
 
     CREATING = "creating"
     READY = "ready"
     DELETED = "deleted"
-    """A tombstone: its user deleted it, its dependants may still need it."""
+    """A tombstone: its user deleted it, its dependants may still need it; or
+    nobody went on making it."""
     COLLECTING = "collecting"
     """Nothing depends on it; header, keys and image are being removed."""
 
@@ -114,7 +115,7 @@ class Record:
 
     def moved_to(self, state: VolumeState) -> Record:
         """Return the record one step further; RecordError on any other step."""
-        if _NEXT.get(self.state) is not state:
+        if state not in _NEXT.get(self.state, ()):
             message = (
                 f"volume {self.name!r} is {self.state.value}; it cannot become"
                 f" {state.value}"
@@ -335,9 +336,9 @@ _DAMAGE: Final = (
 )
 
 _NEXT: Final = {
-    VolumeState.CREATING: VolumeState.READY,
-    VolumeState.READY: VolumeState.DELETED,
-    VolumeState.DELETED: VolumeState.COLLECTING,
+    VolumeState.CREATING: (VolumeState.READY, VolumeState.DELETED),
+    VolumeState.READY: (VolumeState.DELETED,),
+    VolumeState.DELETED: (VolumeState.COLLECTING,),
 }
 
 _FIELDS: Final = frozenset(

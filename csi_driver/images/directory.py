@@ -38,12 +38,15 @@ class Entry:
     """What the directory says of one volume name.
 
     `image_id` is empty until the image is whole and has its record: until then
-    only the call that claimed the name knows what stands behind it.
+    only the call that claimed the name knows what stands behind it.  `source` is
+    the CSI id of what a clone is made from: whoever takes away what was begun
+    learns from it where the intent stands.
     """
 
     name: str
     image_name: str
     image_id: str = ""
+    source: str = ""
 
     @property
     def key(self) -> str:
@@ -188,6 +191,10 @@ def _deleted(entry: Entry) -> str:
 
 def _text(entry: Entry | SnapshotEntry) -> str:
     fields = {"version": ENTRY_VERSION, **dataclasses.asdict(entry)}
+    if not fields.get("source", True):
+        # Left out, so that it is spelt as before there was such a field: every
+        # change compares the whole text.
+        del fields["source"]
     return json.dumps(fields, sort_keys=True)
 
 

@@ -9,6 +9,7 @@ the clone's own directory entry whether it still counts.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Final
 
 import structlog
@@ -16,8 +17,10 @@ import structlog
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
+from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import Location
 from csi_driver.domain.lineage import ChildIntent
+from csi_driver.domain.lineage import Origin
 from csi_driver.domain.record import Record
 from csi_driver.domain.snapshots import Snapshot
 from csi_driver.domain.snapshots import SnapshotState
@@ -69,8 +72,40 @@ def release(pool: Pool, image_id: str, image_name: str) -> None:
 
     record = change_record(pool, image_id, without)
     for snapshot in record.snapshots:
-        if snapshot.internal and snapshot.state is SnapshotState.DELETING:
+        if _half_removed(snapshot):
             _finish(pool, image_id, snapshot)
+
+
+def release_from(near: Pool, origin: Origin, image_name: str) -> None:
+    """As `release`, wherever in the cluster of `near` the source is.
+
+    Nothing is held by a source that is gone, or whose record is damaged.
+    """
+    try:
+        release(_place_of(near, origin), origin.volume.image_id, image_name)
+    except NotFoundError:
+        return
+    except RecordError as error:
+        _log.warning("source not let go", clone=image_name, error=str(error))
+
+
+def lets_go(near: Pool, origin: Origin, image_name: str) -> bool:
+    """Tell whether nothing of the making of that clone is left at its source.
+
+    Whose a snapshot was that is being removed cannot be told.
+    """
+    try:
+        record = read_record(_place_of(near, origin), origin.volume.image_id)
+    except (NotFoundError, RecordError):
+        return True
+    return not any(child.image_name == image_name for child in record.children) and (
+        not any(_half_removed(each) for each in record.snapshots)
+    )
+
+
+def _place_of(near: Pool, origin: Origin) -> Pool:
+    where = origin.volume.location
+    return near.at(dataclasses.replace(where, cluster=near.location.cluster))
 
 
 def _finish(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
@@ -82,6 +117,10 @@ def _finish(pool: Pool, image_id: str, snapshot: Snapshot) -> None:
         finish_deletion(pool, image_id, snapshot)
     except PreconditionError as error:
         _log.warning("snapshot not removed", image=image_id, error=str(error))
+
+
+def _half_removed(snapshot: Snapshot) -> bool:
+    return snapshot.internal and snapshot.state is SnapshotState.DELETING
 
 
 def _useless(record: Record, snapshot: Snapshot) -> bool:

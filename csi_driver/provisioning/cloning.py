@@ -20,9 +20,9 @@ import structlog
 
 from csi_driver.domain.chain import Layer
 from csi_driver.domain.chain import header_kind
-from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import NotFoundError
+from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import SizeError
 from csi_driver.domain.filesystem_state import FilesystemState
@@ -188,8 +188,11 @@ class ResumedClone:
     def make(self, image_name: str) -> str:
         """Refuse: there is an image already, or it was given up meanwhile."""
         del image_name
-        message = f"volume {self.plan.name!r} was given up while it was being made"
-        raise ConflictError(message)
+        message = (
+            f"volume {self.plan.name!r} was given up while it was being made: the"
+            " next call begins it anew, from its source"
+        )
+        raise PendingError(message)
 
     def dress(self, image: RawImage, record: Record) -> None:
         """Give the clone its header, and only its own settings."""

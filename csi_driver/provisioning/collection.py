@@ -25,6 +25,7 @@ from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.lineage import Origin
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
@@ -91,15 +92,22 @@ def collect(
         if outcome is None:
             _remove_rest(pool, entry)
             outcome = Outcome.REMOVED
+        if outcome is Outcome.REMOVED:
+            _forget(pool, entry)
+            if patience is not None:
+                patience.forget(entry.image_id)
     except InUseError:
         outcome = Outcome.BUSY
-    if outcome is Outcome.REMOVED:
-        if entry.image_id:
-            forget_begun(pool, entry.image_id)
-        Directory(pool).forget(entry)
-        if patience is not None:
-            patience.forget(entry.image_id)
     return Collected(entry, outcome)
+
+
+def _forget(pool: Pool, entry: Entry) -> None:
+    """Drop what still speaks of an image that is gone, its own entry last."""
+    if entry.image_id:
+        forget_begun(pool, entry.image_id)
+    if entry.source:  # a clone that was never finished may still hold it
+        children.release_from(pool, Origin(entry.source), entry.image_name)
+    Directory(pool).forget(entry)
 
 
 def _collect_whole(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a collector would do with a tombstone, without doing any of it."""
+"""What a collector would do with what it finds, without doing any of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from csi_driver.images.directory import Entry
 from csi_driver.images.port import Pool
 from csi_driver.images.port import RawImage
 from csi_driver.images.records import read_record
+from csi_driver.provisioning.sweeping import ABANDONED_SECONDS
+from csi_driver.provisioning.sweeping import Left
 
 REMOVED = "would be removed"
+BEGUN = (
+    "being made, or abandoned: the controller takes it away once nobody has gone"
+    f" on with it for {ABANDONED_SECONDS / 60:.0f} minutes"
+)
 
 
 def preview(pool: Pool, entry: Entry) -> str:
@@ -35,6 +41,18 @@ def preview(pool: Pool, entry: Entry) -> str:
     return f"kept: {'; '.join(reasons)}" if reasons else REMOVED
 
 
+def preview_begun(pool: Pool, left: Left) -> str:
+    """Say what becomes of a volume that was begun and not finished."""
+    if left.record is None:
+        return BEGUN
+    try:
+        with pool.open_raw(left.record.image_id, read_only=True) as image:
+            watchers = list(_watchers(image))
+    except NotFoundError:
+        return f"{BEGUN}; its image is gone"
+    return "; ".join((BEGUN, *watchers))
+
+
 def _reasons(image: RawImage, record: Record) -> Iterator[str]:
     names = [each.name for each in image.snapshots() if not each.lingering]
     kept = {
@@ -52,6 +70,10 @@ def _reasons(image: RawImage, record: Record) -> Iterator[str]:
         yield f"clones {', '.join(clones)}"
     if record.children:
         yield f"clones being made {', '.join(e.image_name for e in record.children)}"
+    yield from _watchers(image)
+
+
+def _watchers(image: RawImage) -> Iterator[str]:
     watchers = image.foreign_watchers()
     if watchers:
         yield f"open by {', '.join(each.address for each in watchers)}"

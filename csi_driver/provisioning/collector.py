@@ -2,14 +2,17 @@
 """The collector that runs in the controller all the time.
 
 It looks through the tombstones of every pool the driver owns, every few
-seconds and at once after a delete.  Two controllers may run one each: the
-owner lock keeps them apart.
+seconds and at once after a delete, and now and then through the volumes, for
+what calls that died have left (`sweeping`).  Two controllers may run one each:
+the owner lock and compare-and-set keep them apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,11 +25,15 @@ from csi_driver.domain.errors import UnavailableError
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Entry
 from csi_driver.images.port import Connector
+from csi_driver.images.port import Pool
 from csi_driver.provisioning.collection import Collected
 from csi_driver.provisioning.collection import Outcome
 from csi_driver.provisioning.collection import collect
 from csi_driver.provisioning.collection import pending
 from csi_driver.provisioning.patience import LockPatience
+from csi_driver.provisioning.sweeping import ABANDONED_SECONDS
+from csi_driver.provisioning.sweeping import SWEEP_SECONDS
+from csi_driver.provisioning.sweeping import Sweep
 from csi_driver.provisioning.waiting import Waiting
 
 INTERVAL: Final = 5.0
@@ -44,12 +51,19 @@ class Collector:
         connections: SharedConnections,
         clusters: Clusters,
         patience: LockPatience | None = None,
+        abandoned_after: float = ABANDONED_SECONDS,
     ) -> None:
+        """`abandoned_after` is in seconds, as in `sweeping`."""
         self._connector = connector
         self._connections = connections
         self._clusters = clusters
         self._patience = patience or LockPatience()
         self._waiting = Waiting()
+        self._sweeps = {
+            (config.cluster, *place): Sweep(abandoned_after)
+            for config in clusters.by_id.values()
+            for place in _places(config)
+        }
         self._wake = {cluster: threading.Event() for cluster in clusters.by_id}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -89,25 +103,25 @@ class Collector:
     def run(self, cluster: str) -> None:
         """Look again and again until stopped; a failure is logged, not fatal."""
         wake = self._wake[cluster]
+        sweep_at = time.monotonic()
         while not self._stopping.is_set():
             wake.clear()
+            steps = [self._look_until_done]
+            if time.monotonic() >= sweep_at:
+                # First, so that what is given up is collected at once.
+                steps.insert(0, self.sweep)
+                sweep_at = time.monotonic() + SWEEP_SECONDS
             for pool, namespace in _places(self._clusters.get(cluster)):
-                if self._stopping.is_set():
-                    return
-                self._look_safely(cluster, pool, namespace)
+                for step in steps:
+                    if self._stopping.is_set():
+                        return
+                    _safely(step, cluster, pool, namespace)
             wake.wait(INTERVAL)
 
-    def _look_safely(self, cluster: str, pool: str, namespace: str) -> None:
-        """Look, and log what fails: the next look may fare better."""
-        place = {"cluster": cluster, "pool": pool, "namespace": namespace}
-        try:
-            # What was removed may have been the last that needed another one.
-            while self._removed_some(cluster, pool, namespace):
-                self._waiting.reset()
-        except DriverError as error:
-            _log.warning("collecting failed", error=str(error), **place)
-        except Exception:  # noqa: BLE001  # a bug must not end the collector
-            _log.exception("collecting failed unforeseen", **place)
+    def _look_until_done(self, cluster: str, pool: str, namespace: str) -> None:
+        """Look; what was removed may have been the last that needed another one."""
+        while self._removed_some(cluster, pool, namespace):
+            self._waiting.reset()
 
     def _removed_some(self, cluster: str, pool: str, namespace: str) -> bool:
         """Look at what is due; True if something went."""
@@ -130,28 +144,39 @@ class Collector:
             entries = [each for each in entries if due(each.image_name)]
         if not entries:
             return []
-        ceph = self._connector.connect(cluster)
-        try:
-            own = ceph.pool(pool, namespace)
-            results = []
+        results = []
+        with self._own(cluster, pool, namespace) as own:
             for entry in entries:
                 if self._stopping.is_set():
                     break
-                try:
+                with _others_kept("tombstone cannot be collected", entry):
                     results.append(collect(own, entry, self._patience))
-                except UnavailableError:
-                    raise
-                except DriverError as error:
-                    # One that cannot be collected must not keep the others.
-                    _log.warning(
-                        "tombstone cannot be collected",
-                        volume=entry.name,
-                        image=entry.image_name,
-                        error=str(error),
-                    )
-                else:
                     self._note(results[-1])
-            return results
+        return results
+
+    def sweep(self, cluster: str, pool: str, namespace: str) -> None:
+        """Tidy up what calls that died have left in one pool and namespace.
+
+        A place is swept by one thread only.
+        """
+        sweep = self._sweeps[cluster, pool, namespace]
+        with self._connections.pool(cluster, pool, namespace) as shared:
+            found = sweep.find(shared)
+        if not found:
+            return
+        with self._own(cluster, pool, namespace) as own:
+            for left, seconds in found:
+                if self._stopping.is_set():
+                    break
+                with _others_kept("what a call left stays", left.entry):
+                    sweep.tidy(own, left, seconds)
+
+    @contextlib.contextmanager
+    def _own(self, cluster: str, pool: str, namespace: str) -> Iterator[Pool]:
+        """Lend a place through a Rados instance of its own, for work under locks."""
+        ceph = self._connector.connect(cluster)
+        try:
+            yield ceph.pool(pool, namespace)
         finally:
             ceph.close()
 
@@ -176,6 +201,30 @@ class Collector:
             image=result.entry.image_name,
             outcome=result.outcome.value,
         )
+
+
+def _safely(
+    step: Callable[[str, str, str], None], cluster: str, pool: str, namespace: str
+) -> None:
+    """Take a step, and log what fails: the next one may fare better."""
+    place = {"cluster": cluster, "pool": pool, "namespace": namespace}
+    try:
+        step(cluster, pool, namespace)
+    except DriverError as error:
+        _log.warning("collecting failed", error=str(error), **place)
+    except Exception:  # noqa: BLE001  # a bug must not end the collector
+        _log.exception("collecting failed unforeseen", **place)
+
+
+@contextlib.contextmanager
+def _others_kept(event: str, entry: Entry) -> Iterator[None]:
+    """Log what fails with one volume, which must not keep the others."""
+    try:
+        yield
+    except UnavailableError:
+        raise
+    except DriverError as error:
+        _log.warning(event, volume=entry.name, image=entry.image_name, error=str(error))
 
 
 def _places(config: ClusterConfig) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,11 @@ An entry without image id stands for nothing that can be trusted: librbd makes
 an image in several operations, and one that was interrupted between them
 cannot be opened, or opens with the wrong striping or without its object map.
 Once its maker must be dead, the entry goes to the deleted ones and the volume
-is begun anew under another image name.
+is begun anew under another image name.  So is one in `creating` that is not what
+is asked for now: nobody was ever told of it.
+
+Others may give up at any time what this call is at (see `sweeping`): then it looks
+again, and begins anew.
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ import contextlib
 import dataclasses
 from typing import Final
 
+import structlog
+
+from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import InternalError
-from csi_driver.domain.errors import InUseError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import RecordError
@@ -39,9 +45,15 @@ from csi_driver.images.records import change_record
 from csi_driver.images.records import find_record
 from csi_driver.images.records import read_record
 from csi_driver.provisioning.blueprints import Blueprint
+from csi_driver.provisioning.giving_up import give_up
+from csi_driver.provisioning.owner_lock import IsDead
+from csi_driver.provisioning.owner_lock import being_created
+from csi_driver.provisioning.owner_lock import take_lock
 from csi_driver.provisioning.patience import LockPatience
 
 _TRIES: Final = 10
+
+_log = structlog.get_logger(__name__)
 
 
 class Creation:
@@ -99,43 +111,64 @@ class Creation:
             # A delete that was interrupted before it freed the name.
             self._directory.bury(entry)
             return None
-        self._plan.require_same(record)
         if record.state is VolumeState.READY:
+            self._plan.require_same(record)
             return record
+        try:
+            self._plan.require_same(record)
+        except AlreadyExistsError as error:
+            _log.info(
+                "half-made volume begun anew",
+                volume=entry.name,
+                image=entry.image_name,
+                why=str(error),
+            )
+            give_up(self._pool, entry, record, self._is_dead(entry.image_id))
+            return None
         return self._finish(entry.image_id)
 
     def _begin(self) -> Entry:
-        """Claim the name, make the image and its record, file its id."""
-        claimed = Entry(self._plan.name, new_image_name())
+        """Claim the name, make the image and its record, file its id.
+
+        ConflictError, whatever failed, if others gave it up meanwhile: it may
+        have failed for that alone.
+        """
+        origin = self._plan.origin
+        source = origin.source if origin else ""
+        claimed = Entry(self._plan.name, new_image_name(), source=source)
         self._directory.claim(claimed)
         try:
             image_id = self._blueprint.make(claimed.image_name)
             entry = dataclasses.replace(claimed, image_id=image_id)
             self._directory.replace(claimed, entry)
-        except DriverError:
-            self._withdraw(claimed)
+        except DriverError as error:
+            if not self._withdraw(claimed):
+                message = f"volume {self._plan.name!r} was given up by others"
+                raise ConflictError(message) from error
             raise
         return entry
 
-    def _withdraw(self, claimed: Entry) -> None:
-        """Leave what this call began to the collector."""
+    def _withdraw(self, claimed: Entry) -> bool:
+        """Leave what this call began to the collector; False if others did so."""
+        ours = True
         try:
             self._directory.bury(claimed)
         except ConflictError:
             # Given up by others, who took this call for dead; the collector may
             # have looked before there was an image.
+            ours = False
             with contextlib.suppress(NotFoundError):
                 self._pool.remove_image(claimed.image_name)
         self._blueprint.withdrawn(claimed.image_name)
+        return ours
 
     def _finish(self, image_id: str) -> Record:
         """Take a `creating` image to `ready`, under its owner lock."""
-        with self._pool.open_raw(image_id) as image:
-            self._lock(image)
-            record = read_record(self._pool, image_id)
-            if record.state is not VolumeState.CREATING:
-                message = f"volume {self._plan.name!r} was finished by another process"
-                raise ConflictError(message)
+        with self._open(image_id) as image:
+            # Once more before the lock: nobody may lock what is being removed.
+            self._require_creating(image_id)
+            take_lock(image, self._plan.name, self._is_dead(image_id))
+            record = self._require_creating(image_id)
             self._plan.require_same(record)
             if image.raw_size() != record.raw_size:
                 message = (
@@ -147,39 +180,42 @@ class Creation:
             ready = change_record(
                 self._pool,
                 image_id,
-                lambda present: present.moved_to(VolumeState.READY),
+                lambda present: self._creating(present).moved_to(VolumeState.READY),
             )
             name = image.name
         self._patience.forget(image_id)
         self._blueprint.finished(name)
         return ready
 
-    def _lock(self, image: RawImage) -> None:
-        """Take the lock, from a dead owner too; PendingError from a live one."""
+    def _open(self, image_id: str) -> RawImage:
         try:
-            image.acquire_lock()
-        except InUseError:
-            owner = image.lock_owner()
-            if owner is None or not self._patience.presumed_dead(
-                image.image_id, owner.owner
-            ):
-                holder = owner.address if owner else "another process"
-                raise _pending(self._plan.name, holder) from None
-            try:
-                with contextlib.suppress(NotFoundError):  # it ended by itself
-                    image.break_lock(owner)
-                image.acquire_lock()
-            except InUseError:
-                raise _pending(self._plan.name, "another process") from None
+            return self._pool.open_raw(image_id)
+        except NotFoundError as error:
+            raise self._other() from error
+
+    def _require_creating(self, image_id: str) -> Record:
+        """Return the record; ConflictError if it is not `creating` any more."""
+        try:
+            return self._creating(read_record(self._pool, image_id))
+        except NotFoundError as error:
+            raise self._other() from error
+
+    def _creating(self, present: Record) -> Record:
+        if present.state is not VolumeState.CREATING:
+            raise self._other()
+        return present
+
+    def _other(self) -> ConflictError:
+        message = f"volume {self._plan.name!r} was finished or given up by others"
+        return ConflictError(message)
+
+    def _is_dead(self, image_id: str) -> IsDead:
+        return lambda owner: self._patience.presumed_dead(image_id, owner)
 
 
 def abandon(pool: Pool, entry: Entry, patience: LockPatience) -> None:
     """Give up what a dead call began; PendingError while it may be alive."""
     if not patience.presumed_dead(entry.image_name, entry.image_name):
-        raise _pending(entry.name, "another process")
+        raise being_created(entry.name, "another process")
     Directory(pool).bury(entry)
     patience.forget(entry.image_name)
-
-
-def _pending(name: str, holder: str) -> PendingError:
-    return PendingError(f"volume {name!r} is being created by {holder}")

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 
+from csi_driver.domain.errors import AlreadyExistsError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.record import Record
@@ -55,7 +56,13 @@ class Making:
         if present is None:
             return self._new(elsewhere, patience)
         plan = plan_as_made(self.request, self.asked, present)
-        plan.require_same(present)
+        try:
+            plan.require_same(present)
+        except AlreadyExistsError:
+            if present.state is VolumeState.READY:
+                raise
+            # Nobody was told of it, so what is asked for now is made instead.
+            return self._new(elsewhere, patience)
         if present.state is VolumeState.READY:
             return present
         with _keys_of(present, self.secrets) as keys:

@@ -201,7 +201,8 @@ def test_the_state_only_moves_forward() -> None:
     order = list(VolumeState)
     for old, new in itertools.product(order, order):
         record = dataclasses.replace(a_record(), state=old)
-        if order.index(new) == order.index(old) + 1:
+        given_up = (old, new) == (VolumeState.CREATING, VolumeState.DELETED)
+        if given_up or order.index(new) == order.index(old) + 1:
             assert record.moved_to(new) == dataclasses.replace(record, state=new)
         else:
             with pytest.raises(RecordError, match=f"{old.value}.*{new.value}"):

@@ -140,6 +140,16 @@ def test_an_entry_says_its_version() -> None:
         Entry.from_json(json.dumps(fields))
 
 
+def test_an_entry_names_the_source_of_a_clone_and_else_none() -> None:
+    """What was filed before there were sources keeps its spelling."""
+    assert "source" not in ENTRY.to_json()
+    clone = dataclasses.replace(ENTRY, source="v1:lab:1::10ab")
+    assert Entry.from_json(clone.to_json()) == clone
+    assert Entry.from_json(ENTRY.to_json()) == ENTRY
+    with pytest.raises(RecordError, match="damaged"):
+        Entry.from_json(clone.to_json().replace('"v1:lab:1::10ab"', "1"))
+
+
 @pytest.mark.parametrize("limit", [1, 2, 500])
 def test_entries_that_cannot_be_read_hide_no_others(pool: Pool, limit: int) -> None:
     """A later version of the driver may file something that this one ignores."""

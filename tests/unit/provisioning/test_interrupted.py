@@ -83,7 +83,7 @@ def forget_the_dead(world: FakeWorld) -> None:
     with world.store.lock:
         dead: set[Instance] = {
             handle.instance
-            for image in world.store.pool("rbd").namespaces[""].images.values()
+            for image in world.store.images()
             for handle in image.handles
         }
     for instance in dead:

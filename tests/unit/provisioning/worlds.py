@@ -50,6 +50,7 @@ from csi_driver.provisioning.requests import SnapshotRequest
 from csi_driver.provisioning.requests import Source
 from csi_driver.provisioning.requests import VolumeInfo
 from csi_driver.provisioning.source_secrets import SourceSecrets
+from csi_driver.provisioning.sweeping import ABANDONED_SECONDS
 from csi_driver.provisioning.volumes import Volumes
 from csi_driver.testing.ceph_fake import FakeConnector
 from csi_driver.testing.ceph_fake_images import StoredImage
@@ -80,6 +81,8 @@ class World(abc.ABC):
     namespace: str
     patience = 0.5
     """Seconds after which the maker of a half-made volume is taken for dead."""
+    abandoned_after = ABANDONED_SECONDS
+    """Seconds after which a half-made volume is given up."""
 
     def __init__(self, connector: Connector, clusters: Clusters) -> None:
         self.connector = connector
@@ -96,11 +99,14 @@ class World(abc.ABC):
         self,
         connector: Connector | None = None,
         secrets: SourceSecrets = NO_SECRETS,
+        abandoned_after: float | None = None,
     ) -> Controller:
         """Return another controller on the same place."""
         used = connector or self.connector
         shared = SharedConnections(used, self.clusters)
-        collector = Collector(used, shared, self.clusters, LockPatience(self.patience))
+        after = self.abandoned_after if abandoned_after is None else abandoned_after
+        patience = LockPatience(self.patience)
+        collector = Collector(used, shared, self.clusters, patience, after)
         volumes = Volumes(
             places=Places(used, shared, self.clusters),
             collector=collector,

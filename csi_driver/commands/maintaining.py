@@ -21,8 +21,10 @@ from csi_driver.domain.flatten_news import FlattenNews
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.quantities import show_size
 from csi_driver.domain.record import Record
+from csi_driver.images.port import Pool
 from csi_driver.kube.secret_texts import parse_secret
 from csi_driver.provisioning.collection_preview import preview
+from csi_driver.provisioning.collection_preview import preview_begun
 from csi_driver.provisioning.flattening import Flattening
 from csi_driver.provisioning.flattening import Progress
 from csi_driver.provisioning.overview import Place
@@ -30,6 +32,7 @@ from csi_driver.provisioning.overview import entries
 from csi_driver.provisioning.overview import places
 from csi_driver.provisioning.shrinking import Shrink
 from csi_driver.provisioning.shrinking import shrink
+from csi_driver.provisioning.sweeping import begun
 from csi_driver.settings import ClusterSettings
 
 
@@ -127,7 +130,11 @@ def shrink_volume(
 
 
 def collect(settings: ClusterSettings, form: Output, *, dry_run: bool) -> None:
-    """Collect tombstones once in every place, or say what would become of them."""
+    """Collect tombstones once in every place, or say what would become of them.
+
+    What was begun and not finished is named, too, and left to the controller: one
+    look does not show whether somebody goes on with it.
+    """
     service.start_logging(settings)
     rows = list(_preview(settings) if dry_run else _collect(settings))
     if form is Output.JSON:
@@ -162,6 +169,7 @@ def _preview(settings: ClusterSettings) -> Iterator[_Row]:
         ) as pool:
             for each in entries(pool, deleted=True):
                 yield place, each.name, each.image_name, preview(pool, each)
+            yield from _begun(place, pool)
 
 
 def _collect(settings: ClusterSettings) -> Iterator[_Row]:
@@ -177,6 +185,14 @@ def _collect(settings: ClusterSettings) -> Iterator[_Row]:
         for each in waiting:
             outcome = outcomes.get(each.image_name, "kept: see the warning above")
             yield place, each.name, each.image_name, outcome
+        with storage.connections.pool(*where) as pool:
+            yield from _begun(place, pool)
+
+
+def _begun(place: Place, pool: Pool) -> Iterator[_Row]:
+    for each in begun(pool):
+        entry = each.entry
+        yield place, entry.name, entry.image_name, preview_begun(pool, each)
 
 
 def _changed(volume_id: VolumeId, name: str, value: int) -> dict[str, object]:

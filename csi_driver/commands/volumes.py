@@ -14,6 +14,8 @@ from csi_driver.commands.output import Output
 from csi_driver.domain.context import volume_context
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.quantities import show_size
+from csi_driver.domain.record import VolumeState
+from csi_driver.provisioning.collection_preview import BEGUN
 from csi_driver.provisioning.overview import Filed
 from csi_driver.provisioning.overview import in_order
 from csi_driver.provisioning.overview import survey
@@ -31,6 +33,9 @@ def list_volumes(
         output.show_json([as_json(each) for each in found])
     else:
         output.show(as_table(found))
+        names = [each.entry.name for each in found if each.begun]
+        if names:
+            output.tell(f"{', '.join(names)}: {BEGUN}")
 
 
 def as_json(filed: Filed) -> dict[str, object]:
@@ -44,9 +49,11 @@ def as_json(filed: Filed) -> dict[str, object]:
         "namespace": filed.place.namespace,
         "image": filed.entry.image_name,
         "deleted": filed.deleted,
+        "outlook": BEGUN if filed.begun else None,
     }
     if record is None:
-        return common | {"problem": filed.problem}
+        state = {"state": VolumeState.CREATING.value} if filed.begun else {}
+        return common | state | {"problem": filed.problem}
     return common | {
         "bytes": record.desired.count,
         "actual": record.actual.count,

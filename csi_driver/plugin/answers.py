@@ -54,7 +54,10 @@ class FlattenProgress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListedVolume:
-    """One volume of `volume list`; `problem` stands where its record is amiss."""
+    """One volume of `volume list`; `problem` stands where its record is amiss.
+
+    `state` is "" then, unless the volume is only being made.
+    """
 
     volume_id: str
     name: str
@@ -82,13 +85,13 @@ class ListedVolume:
             namespace=read.string(fields, "namespace"),
             image=read.string(fields, "image"),
             problem=read.string(fields, "problem") if "problem" in fields else "",
+            state=read.string(fields, "state") if "state" in fields else "",
         )
         if known.problem:
             return known
         return dataclasses.replace(
             known,
             size=read.natural(fields, "bytes"),
-            state=read.string(fields, "state"),
             mode=read.string(fields, "mode"),
             fingerprint=text_or_null(fields, "fingerprint"),
             depth=read.natural(fields, "ancestors"),

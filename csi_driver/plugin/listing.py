@@ -50,7 +50,7 @@ class Row:
     def state(self) -> str:
         """One word for people and programs alike."""
         if self.volume is not None:
-            return DAMAGED if self.volume.problem else self.volume.state
+            return self.volume.state or DAMAGED
         if self.persistent is not None:
             return MISSING
         lost = self.claim is not None and self.claim.volume

@@ -17,6 +17,7 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import RecordError
 from csi_driver.domain.ids import Location
 from csi_driver.domain.record import Record
+from csi_driver.domain.record import VolumeState
 from csi_driver.images.connections import SharedConnections
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
@@ -49,6 +50,13 @@ class Filed:
     deleted: bool
     record: Record | None = None
     problem: str = ""
+
+    @property
+    def begun(self) -> bool:
+        """Tell whether it was begun and not finished."""
+        if self.record is not None:
+            return self.record.state is VolumeState.CREATING
+        return not self.deleted and not self.entry.image_id
 
 
 def places(clusters: Clusters) -> Iterator[Place]:
@@ -91,7 +99,8 @@ def entries(pool: Pool, *, deleted: bool) -> Iterator[Entry]:
 def _filed(pool: Pool, place: Place, entry: Entry, *, deleted: bool) -> Filed:
     found = Filed(place, pool.location, entry, deleted)
     if not entry.image_id:
-        return dataclasses.replace(found, problem="its image is being made")
+        made = "never finished" if deleted else "its image is being made"
+        return dataclasses.replace(found, problem=made)
     try:
         record = read_record(pool, entry.image_id)
     except (NotFoundError, RecordError) as error:

@@ -12,9 +12,11 @@ from csi_driver.domain.flattening import FlattenWork
 from csi_driver.domain.ids import SnapshotId
 from csi_driver.domain.limits import IoLimits
 from csi_driver.domain.lineage import ChildIntent
+from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import MIB
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
+from csi_driver.provisioning.collection_preview import BEGUN
 from tests.ceph.administration.making import SIZE
 from tests.ceph.administration.making import Maker
 from tests.unit.provisioning.worlds import SECRET
@@ -172,3 +174,30 @@ def test_tombstones_are_collected_with_the_reason_why_not(maker: Maker) -> None:
     assert "removed" in rows["gone"]
     assert "kept" in rows["source"]
     assert maker.pool.find_image(maker.image_name(clone)) == clone.image_id
+
+
+def test_what_was_begun_is_told_with_what_becomes_of_it(maker: Maker) -> None:
+    made = maker.volume("made", encrypted=False)
+    Directory(maker.pool).claim(Entry("half", "csi-vol-half"))
+    maker.change(made.image_id, state=VolumeState.CREATING)
+    before = maker.world.content()
+    done = maker.run("list")
+    assert "creating" in done.stdout
+    assert "its image is being made" in done.stdout
+    assert f"half, made: {BEGUN}" in done.stderr
+    done = maker.run("list", "--output=json")
+    assert {each["outlook"] for each in json.loads(done.stdout)} == {BEGUN}
+    for words in (("--dry-run",), ()):
+        done = maker.run("collect", *words, "--output=json")
+        assert done.returncode == 0, done.stderr
+        outcomes = {each["name"]: each["outcome"] for each in json.loads(done.stdout)}
+        assert outcomes == {"half": BEGUN, "made": BEGUN}
+    with maker.rbd_image(made):
+        done = maker.run("collect", "--dry-run", "--output=json")
+    outcomes = {each["name"]: each["outcome"] for each in json.loads(done.stdout)}
+    assert "open by 127.0.0.1" in outcomes["made"]
+    assert maker.world.content() == before
+    maker.change(made.image_id, state=VolumeState.READY)
+    done = maker.run("list", "--output=json")
+    outlooks = {each["name"]: each["outlook"] for each in json.loads(done.stdout)}
+    assert outlooks == {"half": BEGUN, "made": None}

@@ -60,6 +60,11 @@ def damaged(volume_id: str, name: str, problem: str) -> dict[str, object]:
     return as_json(_filed(name, image_id, problem=problem))
 
 
+def half_made(name: str) -> dict[str, object]:
+    """Return one volume whose image is being made."""
+    return as_json(_filed(name, "", problem="its image is being made"))
+
+
 def _filed(name: str, image_id: str, **fields: Any) -> Filed:
     entry = Entry(name, f"csi-vol-{name}", image_id)
     return Filed(Place("lab", "rbd"), LOCATION, entry, deleted=False, **fields)

@@ -16,6 +16,7 @@ from tests.unit.plugin.answers import SECOND
 from tests.unit.plugin.answers import THIRD
 from tests.unit.plugin.answers import damaged
 from tests.unit.plugin.answers import export
+from tests.unit.plugin.answers import half_made
 from tests.unit.plugin.answers import listed
 from tests.unit.plugin.cluster import Cluster
 
@@ -122,6 +123,16 @@ def test_what_is_amiss_is_said_in_a_sentence(cluster: Cluster) -> None:
             " pvc-shop-missing names"
         ),
     ]
+
+
+def test_a_volume_that_is_being_made_is_not_damaged(cluster: Cluster) -> None:
+    cluster.claim("data", FIRST)
+    cluster.answers("volume list", [listed(FIRST, "pvc-1"), half_made("pvc-2")])
+    done = cluster.run("list", "-A")
+    assert done.returncode == 0, done.stderr
+    *_, other, _, sentence = done.stdout.splitlines()
+    assert other.split() == ["pvc-2", "-", "-", "-", "creating"]
+    assert sentence == "pvc-2: its image is being made"
 
 
 def test_nothing_at_all(cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -21,7 +22,10 @@ from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import MIB
 from csi_driver.images.port import Pool
 from csi_driver.images.records import find_record
+from csi_driver.provisioning import sweeping
 from csi_driver.provisioning.collector import Collector
+from csi_driver.provisioning.giving_up import give_up
+from csi_driver.provisioning.sweeping import Sweep
 from tests.ceph.provisioning.real import CephWorld
 
 REPO = Path(__file__).parents[3]
@@ -108,8 +112,55 @@ def answers(children: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["ended"])
 
 
+class Impatient(threading.Thread):
+    """Takes everything for abandoned that it sees twice, with no time in between."""
+
+    def __init__(self, world: CephWorld) -> None:
+        super().__init__(name="impatient")
+        self._world = world
+        self._stop = threading.Event()
+        self.given_up = 0
+
+    def run(self) -> None:
+        with (
+            self._world.pool() as pool,
+            mock.patch.object(sweeping, "give_up", self._counted),
+        ):
+            while not self._stop.wait(0.03):  # without a pause nobody gets done
+                # One that stayed would fence those whom it sees at work twice.
+                once = Sweep(0.0)
+                for left, seconds in [*once.find(pool), *once.find(pool)]:
+                    once.tidy(pool, left, seconds)
+
+    def end(self) -> None:
+        self._stop.set()
+        self.join()
+
+    def _counted(self, *arguments: Any) -> None:
+        give_up(*arguments)
+        self.given_up += 1
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_one_name_never_stands_for_two_volumes(world: CephWorld, seed: int) -> None:
+    require_one(world, seed)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_nor_while_all_that_is_begun_is_taken_for_abandoned(
+    world: CephWorld, seed: int
+) -> None:
+    impatient = Impatient(world)
+    impatient.start()
+    try:
+        require_one(world, seed)
+    finally:
+        impatient.end()
+    assert impatient.given_up
+
+
+def require_one(world: CephWorld, seed: int) -> None:
+    """Let controllers contest a name, and look at what was answered."""
     observer = Observer(world)
     observer.start()
     try:

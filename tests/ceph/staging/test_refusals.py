@@ -61,7 +61,7 @@ def test_a_wrong_secret_is_refused_before_any_export(
 @pytest.mark.parametrize(
     ("secrets", "words"),
     [
-        ({}, "neither"),
+        ({}, "no Secret came"),
         ({"encryptionPassphrase": ""}, "empty"),
         ({"encryptionPassphrase": "a\n"}, "newline"),
         ({"encryptionPassphrase": "a\0b"}, "NUL"),

@@ -102,7 +102,7 @@ def test_a_data_pool_that_is_not_the_drivers(world: World) -> None:
 @pytest.mark.parametrize(
     ("secrets", "said"),
     [
-        ({}, "neither"),
+        ({}, "no Secret came"),
         ({"encryptionPassphrase": ""}, "empty"),
         ({"encryptionPassphrase": f"{UNIQUE}\0"}, "NUL"),
         ({"encryptionPassphrase": f"{UNIQUE}\n"}, "newline"),

@@ -62,8 +62,7 @@ def take_step(lab: Lab, step: str, words: Sequence[str]) -> None:
         case "install":
             driver.install(lab, kubectl(lab), Path(*words))
         case _:
-            _kubelet(lab).restart()
-            _wait_until_ready(kubectl(lab), [nodes.node_of(lab).name])
+            _restart(lab)
 
 
 def _start(lab: Lab) -> None:
@@ -81,6 +80,15 @@ def _start(lab: Lab) -> None:
 def _start_node(lab: Lab) -> None:
     Runtime(lab).up()
     _kubelet(lab).up()
+
+
+def _restart(lab: Lab) -> None:
+    """Restart kubelet; ready is also what the node's object says of the last one."""
+    _kubelet(lab).restart()
+    asking, node = kubectl(lab), nodes.node_of(lab).name
+    _wait_until_ready(asking, [node])
+    what = f"kubelet of {node} does not learn of its pods"
+    asking.wait_until(what, lambda: asking.pods_known(node), seconds=60)
 
 
 def _kubelet(lab: Lab) -> Kubelet:

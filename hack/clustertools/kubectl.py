@@ -13,6 +13,7 @@ from typing import Any
 from labtools import shell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -48,13 +49,31 @@ class Kubectl:
         """Tell whether the API server serves."""
         return self.succeeds("get", "--raw", "/readyz")
 
+    def pods_known(self, node: str) -> bool:
+        """Tell whether a node's kubelet has heard of all pods that are bound to it."""
+        bound = ("get", "pods", "--all-namespaces", "--output=json")
+        known = ("get", "--raw", f"/api/v1/nodes/{node}/proxy/pods")
+        here = f"--field-selector=spec.nodeName={node}"
+        return self.succeeds(*known) and self._uids(*bound, here) <= self._uids(*known)
+
+    def _uids(self, *words: str) -> set[str]:
+        items = json.loads(self.run(*words))["items"] or ()
+        return {each["metadata"]["uid"] for each in items}
+
     def wait(self, what: str, *words: str, seconds: float) -> None:
         """Repeat a command until it succeeds; LabError names `what` if it does not."""
+        try:
+            self.wait_until(what, lambda: self.succeeds(*words), seconds)
+        except shell.LabError as error:
+            done = subprocess.run(
+                self.command(*words), capture_output=True, text=True, check=False
+            )
+            raise shell.LabError(f"{error}: {done.stdout}{done.stderr}") from None
+
+    def wait_until(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
+        """Ask until something holds; LabError names `what` if it does not in time."""
         deadline = time.monotonic() + seconds
-        while not self.succeeds(*words):
+        while not holds():
             if time.monotonic() > deadline:
-                done = subprocess.run(
-                    self.command(*words), capture_output=True, text=True, check=False
-                )
-                raise shell.LabError(f"{what}: {done.stdout}{done.stderr}")
+                raise shell.LabError(f"{what} in {seconds:.0f} s")
             time.sleep(0.2)

@@ -7,7 +7,10 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from tests.cluster import parts
 from tests.cluster.kube import Kube
@@ -68,14 +71,32 @@ def test_what_cannot_be_shown_is_one_sentence(tenant: Tenant) -> None:
     assert output.count("\n") == 1
 
 
-def test_ctrl_c_ends_the_command_in_the_pod(tenant: Tenant, ceph: CephView) -> None:
+@pytest.fixture
+def small_objects(kube: Kube) -> Iterator[str]:
+    """Give a class of volumes with so many objects that a flatten takes a while."""
+    found = kube.get("StorageClass", PER_PVC_CLASS)
+    name = f"{PER_PVC_CLASS}-small-objects"
+    kube.apply(
+        {
+            **{key: found[key] for key in ("apiVersion", "kind", "provisioner")},
+            "metadata": {"name": name},
+            "parameters": {**found["parameters"], "objectSize": str(64 << 10)},
+        }
+    )
+    yield name
+    kube.delete("StorageClass", name)
+
+
+def test_ctrl_c_ends_the_command_in_the_pod(
+    tenant: Tenant, ceph: CephView, small_objects: str
+) -> None:
     for name in ("source", "copy"):
         tenant.secret(name)
-    tenant.claim("source", XFS, storage_class=PER_PVC_CLASS)
+    tenant.claim("source", XFS, storage_class=small_objects)
     tenant.pod("writer", "source")
     tenant.ready("writer")
-    tenant.run("writer", "dd if=/dev/urandom of=/data/file bs=1M count=200 && sync")
-    tenant.claim("copy", XFS, storage_class=PER_PVC_CLASS, source=from_claim("source"))
+    tenant.run("writer", "dd if=/dev/urandom of=/data/file bs=1M count=80 && sync")
+    tenant.claim("copy", XFS, storage_class=small_objects, source=from_claim("source"))
     tenant.bound("copy")
     image = shown(tenant, "copy")["image"].rpartition("/")[2]
     words = ["kubectl", "rbdcrypt", "flatten", "copy"]

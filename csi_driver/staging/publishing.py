@@ -54,9 +54,8 @@ def require_allowed(state: NodeState, target: Target) -> None:
     """Refuse a publish that the access mode or the stage does not permit.
 
     AlreadyExistsError if the path has the volume with other arguments;
-    PreconditionError for a second path of a single-target mode, for the other
-    kind of access than staged, and for a block device that cannot be made
-    read-only.
+    PreconditionError for a second path of a single-target mode, and for the other
+    kind of access than staged.
     """
     volume = state.volume_id
     present = state.target_at(target.path)
@@ -80,17 +79,14 @@ def require_allowed(state: NodeState, target: Target) -> None:
             f" {target.capability.mode.value} allows one path at a time"
         )
         raise PreconditionError(message)
-    if target.capability.block and target.read_only and not state.read_only:
-        message = (
-            f"volume {volume} is staged as a writable block device; a read-only"
-            " mount would not keep anyone from writing to it: use a read-only"
-            " access mode"
-        )
-        raise PreconditionError(message)
 
 
 def show(state: NodeState, device: Device, target: Target) -> None:
     """Make the volume visible at the target path; success if it is.
+
+    A block device that is staged for writing is shown as it is, to readers too:
+    its node cannot keep anyone from writing.  Kubernetes does that itself, by the
+    rule `r` of the container's device cgroup (kubelet, makeBlockVolumes).
 
     AlreadyExistsError when something else is mounted there, PreconditionError
     when the path is of the wrong kind; a path made here is removed again then.

@@ -27,6 +27,23 @@ def test_a_block_volume_keeps_what_was_written_to_its_ends(tenant: Tenant) -> No
     )
 
 
+def test_a_reader_of_a_block_volume_cannot_write_to_it(tenant: Tenant) -> None:
+    tenant.claim("device", "64Mi", block=True)
+    tenant.pod("writer", "device", block=True)
+    tenant.ready("writer")
+    tenant.run("writer", "printf first | dd of=/dev/volume conv=notrunc,fsync")
+    tenant.pod("reader", "device", block=True, read_only=True)
+    tenant.ready("reader")
+    read = "dd if=/dev/volume iflag=direct bs=4096 count=1 2>&1 | head -c 5"
+    assert tenant.run("reader", read) == "first"
+    status, output = tenant.kube.try_run(
+        "reader", tenant.namespace, "printf other | dd of=/dev/volume conv=notrunc"
+    )
+    assert (status, "Operation not permitted" in output) == (1, True), output
+    tenant.run("writer", "printf third | dd of=/dev/volume conv=notrunc,fsync")
+    assert tenant.run("reader", read) == "third"
+
+
 def test_a_second_pod_waits_for_a_read_write_once_pod_volume(tenant: Tenant) -> None:
     tenant.claim("mine", XFS, mode="ReadWriteOncePod")
     tenant.pod("first", "mine")

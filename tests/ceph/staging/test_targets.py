@@ -133,12 +133,16 @@ def test_two_targets_show_one_filesystem(node: Node, mounted: VolumeInfo) -> Non
     assert not second.exists()
 
 
-def test_a_block_device_cannot_be_published_read_only(
+def test_a_block_device_is_published_to_a_reader_too(
     node: Node, staged: VolumeInfo
 ) -> None:
-    with pytest.raises(PreconditionError, match="read-only access mode"):
-        node.publish(staged, BLOCK_WRITER, read_only=True)
-    assert not node.target.exists()
+    shown = node.publish(staged, BLOCK_WRITER, read_only=True)
+    assert shown.is_block_device()
+    node.publish(staged, BLOCK_WRITER, read_only=True)
+    with pytest.raises(AlreadyExistsError, match="other arguments"):
+        node.publish(staged, BLOCK_WRITER)
+    node.unpublish(staged)
+    assert not shown.exists()
 
 
 def test_a_mount_of_a_block_stage(node: Node, staged: VolumeInfo) -> None:

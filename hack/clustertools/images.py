@@ -51,4 +51,5 @@ def suite_archives(suite: Path) -> list[Path]:
         images.ensure_agnhost_image(suite / "agnhost"),
         images.ensure_busybox_image(),
         images.ensure_nginx_image(),
+        images.ensure_glibc_image(),
     ]

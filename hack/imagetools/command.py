@@ -24,6 +24,7 @@ _IMAGES: Final[dict[str, Callable[[], Path]]] = {
     "workload": images.ensure_workload_image,
     "busybox": images.ensure_busybox_image,
     "nginx": images.ensure_nginx_image,
+    "glibc-dns-testing": images.ensure_glibc_image,
 }
 """Those that are made of nothing but packages and the clone."""
 

@@ -22,6 +22,7 @@ WORKLOAD: Final = "localhost/rbdcrypt-lab:latest"
 PAUSE: Final = "registry.k8s.io/pause:3.10.2"
 BUSYBOX: Final = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
 NGINX: Final = "registry.k8s.io/e2e-test-images/nginx:1.15-4"
+GLIBC: Final = "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0"
 AGNHOST: Final = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
 
 _CONTAINERFILES: Final = places.REPO / "hack/kubernetes/images"
@@ -45,6 +46,11 @@ def ensure_busybox_image() -> Path:
 def ensure_nginx_image() -> Path:
     """Return the archive in which upstream's storage tests run scripts."""
     return building.ensure(_from_debian(NGINX, "nginx"))
+
+
+def ensure_glibc_image() -> Path:
+    """Return the archive in which upstream's tests of several volumes run."""
+    return building.ensure(_from_debian(GLIBC, "glibc-dns-testing"))
 
 
 def ensure_agnhost_image(binary: Path) -> Path:

@@ -55,7 +55,7 @@ def test_the_workload_has_what_pods_of_tests_run(podman: Podman) -> None:
     assert done.output.startswith("fio-3")
 
 
-@pytest.mark.parametrize("name", ["busybox", "nginx"])
+@pytest.mark.parametrize("name", ["busybox", "nginx", "glibc-dns-testing"])
 def test_upstreams_storage_tests_find_their_tools(podman: Podman, name: str) -> None:
     image = podman.load(archive(name))
     assert image.startswith(f"registry.k8s.io/e2e-test-images/{name}:")

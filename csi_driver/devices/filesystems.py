@@ -18,9 +18,11 @@ from typing import Final
 
 from csi_driver.devices import commands
 from csi_driver.devices import mkfs_options
+from csi_driver.devices import stats
 from csi_driver.devices.stats import device_size
 from csi_driver.domain import superblock
 from csi_driver.domain.errors import InternalError
+from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import UnsupportedError
 from csi_driver.domain.superblock import Superblock
@@ -212,6 +214,28 @@ def read_superblock(device: Path) -> Superblock:
     if found is None:
         raise PreconditionError(f"{device} holds neither ext4 nor xfs")
     return found
+
+
+def too_fine(device: Path) -> str | None:
+    """Say why the kernel mounts the device's filesystem on no such device.
+
+    mount itself only says "wrong fs type, bad option, bad superblock", whichever
+    it is.  None where the sectors of the device are small enough, or where there
+    is no ext4 or xfs.
+    """
+    try:
+        smallest = read_superblock(device).smallest
+        sector = stats.sector_size(device)
+    except (NotFoundError, PreconditionError):
+        return None
+    if smallest >= sector:
+        return None
+    return (
+        f"its filesystem reads and writes {smallest} bytes at a time, and the device"
+        f" no less than {sector}, as every device of this driver: map the image by"
+        " other means (`rbd map`, `rbd-nbd map`) and copy the files to a volume that"
+        " this driver makes, or use it as a block volume"
+    )
 
 
 def mounted_xfs_size(mount_point: Path) -> int:

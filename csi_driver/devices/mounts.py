@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from csi_driver.devices import commands
+from csi_driver.devices import filesystems
 from csi_driver.devices import sysfs
 from csi_driver.devices.mountinfo import Mount
 from csi_driver.devices.mountinfo import at
@@ -143,7 +144,7 @@ def mount_device(
 
     Raises AlreadyExistsError when something else is mounted there, or the same
     with the other access; PreconditionError when the target is no directory or
-    the kernel refuses the filesystem.
+    the kernel refuses the filesystem, with the reason where it is known.
     """
     check_flags(options.flags)
     numbers = device_numbers(device)
@@ -159,7 +160,13 @@ def mount_device(
         flags.append("nouuid")
     flags.append("rw" if options.writable else "ro")
     arguments = ["--types", filesystem, "--options", ",".join(flags)]
-    _mount([*arguments, "--", str(device), canonical(target)])
+    try:
+        _mount([*arguments, "--", str(device), canonical(target)])
+    except PreconditionError as error:
+        reason = filesystems.too_fine(device)
+        if reason is None:
+            raise
+        raise PreconditionError(f"{error}; {reason}") from error
 
 
 def _require_same(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large a device is, and how full a filesystem.
+"""How large a device and its sectors are, and how full a filesystem.
 
 Units are bytes and inodes.  Turning them into an RPC's answer is left to `rpc`.
 """
@@ -18,6 +18,7 @@ from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 
 BLKGETSIZE64: Final = 0x80081272
+BLKSSZGET: Final = 0x1268
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,20 @@ def device_size(path: Path) -> int:
     Raises PreconditionError if the path is something else, NotFoundError if it
     cannot be opened.  Nothing of it is read.
     """
+    (size,) = struct.unpack("=Q", _asked(path, BLKGETSIZE64, 8))
+    return int(size)
+
+
+def sector_size(path: Path) -> int:
+    """Return the bytes of a block device's smallest read and write.
+
+    Raises as `device_size` does.
+    """
+    (size,) = struct.unpack("=i", _asked(path, BLKSSZGET, 4))
+    return int(size)
+
+
+def _asked(path: Path, request: int, answer_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -64,8 +79,6 @@ def device_size(path: Path) -> int:
     try:
         if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
             raise PreconditionError(f"{path} is not a block device")
-        answer = fcntl.ioctl(descriptor, BLKGETSIZE64, bytes(8))
+        return fcntl.ioctl(descriptor, request, bytes(answer_bytes))
     finally:
         os.close(descriptor)
-    (size,) = struct.unpack("=Q", answer)
-    return int(size)

@@ -26,6 +26,8 @@ _XFS_MAGIC: Final = b"XFSB"
 class Superblock:
     """A filesystem on a device: its own size in bytes, and its UUID.
 
+    `smallest`: bytes of the smallest piece that it reads and writes; the kernel
+    mounts it on devices whose sectors are no larger.
     `slack`: bytes at the end of the device that the filesystem leaves unused
     when it ends as it does now, because they are too few for another group.
     `unclean`: an ext4's journal waits to be replayed, and may hold another size;
@@ -35,6 +37,7 @@ class Superblock:
     filesystem: str
     size: int
     uuid: UUID
+    smallest: int
     slack: int
     unclean: bool = False
 
@@ -66,7 +69,8 @@ def _xfs(head: bytes) -> Superblock:
     # Less than 64 blocks are too few for an allocation group.
     slack = 63 * int(block_size)
     size = int(block_size) * int(blocks)
-    return Superblock("xfs", size, UUID(bytes=head[32:48]), slack)
+    (sector,) = struct.unpack_from(">H", head, 102)
+    return Superblock("xfs", size, UUID(bytes=head[32:48]), int(sector), slack)
 
 
 def _ext4(data: bytes) -> Superblock | None:
@@ -79,7 +83,7 @@ def _ext4(data: bytes) -> Superblock | None:
     uuid = UUID(bytes=data[0x68:0x78])
     slack = _ext4_slack(data, block_size, blocks, wide=wide)
     unclean = bool(incompatible & _EXT4_RECOVER)
-    return Superblock("ext4", blocks * block_size, uuid, slack, unclean)
+    return Superblock("ext4", blocks * block_size, uuid, block_size, slack, unclean)
 
 
 def _ext4_slack(data: bytes, block_size: int, blocks: int, *, wide: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,12 @@ from csi_driver.domain.errors import InvalidRequestError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 
+MIB = 1 << 20
 WRITABLE = MountOptions()
 READ_ONLY = MountOptions(read_only=True)
+
+type Serve = Callable[..., Path]
+type Attach = Callable[..., Device]
 
 
 @pytest.fixture
@@ -115,6 +120,28 @@ def test_a_device_without_that_filesystem_is_an_error(
 ) -> None:
     with pytest.raises(PreconditionError, match="mount failed with exit code"):
         mounts.mount_device(device.path, work_directory / "target", "ext4", WRITABLE)
+
+
+@pytest.mark.parametrize(
+    ("tool", "smallest"),
+    [
+        (["mkfs.ext4", "-q", "-b", "1024"], 1024),
+        (["mkfs.xfs", "-q", "-s", "size=512"], 512),
+    ],
+)
+def test_a_filesystem_of_smaller_sectors_than_the_device_is_told_as_such(
+    serve: Serve, attach: Attach, work_directory: Path, tool: list[str], smallest: int
+) -> None:
+    file = work_directory / "image"
+    file.touch()
+    os.truncate(file, 512 * MIB)
+    subprocess.run([*tool, file], check=True, capture_output=True)
+    device = attach(serve(file)).path
+    found = filesystems.read_superblock(device)
+    assert (found.smallest, stats.sector_size(device)) == (smallest, 4096)
+    target = work_directory / "target"
+    with pytest.raises(PreconditionError, match=f"{smallest} bytes at a time.*4096"):
+        mounts.mount_device(device, target, found.filesystem, WRITABLE)
 
 
 def test_paths_that_cannot_be_are_errors(device: Device, work_directory: Path) -> None:

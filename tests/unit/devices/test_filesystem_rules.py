@@ -113,9 +113,10 @@ def test_other_filesystems_are_not_offered() -> None:
         filesystems.check(Path("/dev/null"), "btrfs")
 
 
-def ext4_head(blocks: int, per_group: int = 32768) -> bytes:
+def ext4_head(blocks: int, block_size: int = 4096) -> bytes:
     data = bytearray(4096)
-    put = [(4, blocks), (0x18, 2), (0x20, per_group), (0x28, 8192), (0x60, 0x80)]
+    put = [(4, blocks), (0x18, block_size.bit_length() - 11), (0x20, 32768)]
+    put += [(0x28, 8192), (0x60, 0x80)]
     for offset, value in put:
         struct.pack_into("<I", data, 1024 + offset, value & 0xFFFFFFFF)
     struct.pack_into("<I", data, 1024 + 0x150, blocks >> 32)
@@ -123,6 +124,12 @@ def ext4_head(blocks: int, per_group: int = 32768) -> bytes:
         struct.pack_into("<H", data, 1024 + offset, value)
     data[1024 + 0x68 : 1024 + 0x78] = bytes(range(16))
     return bytes(data)
+
+
+def xfs_head(blocks: int, *, sector: int = 4096, uuid: UUID | None = None) -> bytes:
+    uuid = uuid or UUID(int=0)
+    head = b"XFSB" + struct.pack(">IQ", 4096, blocks) + bytes(16) + uuid.bytes
+    return (head.ljust(102, b"\0") + struct.pack(">H", sector)).ljust(4096, b"\0")
 
 
 @given(st.integers(1, 2**40))
@@ -147,10 +154,54 @@ def test_ext4_that_ends_inside_a_group_can_always_grow() -> None:
 @given(st.integers(1, 2**40))
 def test_xfss_size_and_uuid_are_read(blocks: int) -> None:
     uuid = UUID(int=7)
-    head = b"XFSB" + struct.pack(">IQ", 4096, blocks) + bytes(16) + uuid.bytes
-    found = superblock.parse(head.ljust(4096, b"\0"))
+    found = superblock.parse(xfs_head(blocks, uuid=uuid))
     assert found is not None
     assert (found.filesystem, found.size, found.uuid) == ("xfs", blocks * 4096, uuid)
+
+
+@pytest.mark.parametrize(
+    ("head", "smallest"),
+    [
+        (ext4_head(32768), 4096),
+        (ext4_head(32768, block_size=1024), 1024),
+        (xfs_head(32768), 4096),
+        (xfs_head(32768, sector=512), 512),
+    ],
+)
+def test_the_smallest_piece_is_ext4s_block_and_xfss_sector(
+    head: bytes, smallest: int
+) -> None:
+    found = superblock.parse(head)
+    assert found is not None
+    assert found.smallest == smallest
+
+
+@pytest.mark.parametrize(
+    ("block_size", "sector", "told"),
+    [(1024, 4096, True), (4096, 4096, False), (1024, 512, False)],
+)
+def test_a_filesystem_too_fine_for_its_device_is_told_with_both_sizes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block_size: int,
+    sector: int,
+    told: bool,
+) -> None:
+    device = tmp_path / "device"
+    device.write_bytes(ext4_head(32768, block_size=block_size))
+    monkeypatch.setattr(stats, "sector_size", lambda _: sector)
+    reason = filesystems.too_fine(device)
+    assert (reason is not None) is told
+    if reason:
+        assert "1024 bytes" in reason
+        assert "4096" in reason
+        assert "copy the files" in reason
+
+
+def test_what_is_no_filesystem_is_not_called_too_fine(tmp_path: Path) -> None:
+    assert filesystems.too_fine(tmp_path / "absent") is None
+    (tmp_path / "zeros").write_bytes(bytes(4096))
+    assert filesystems.too_fine(tmp_path / "zeros") is None
 
 
 @given(st.binary(max_size=5000))

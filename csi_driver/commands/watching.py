@@ -8,6 +8,7 @@ not even loaded.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import Final
 
 from csi_driver.commands.version import version
 from csi_driver.datapath.client import Datapath
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.observability import http
 from csi_driver.observability.conditions import Condition
 from csi_driver.rpc import asking
@@ -27,6 +29,7 @@ from csi_driver.settings import NodeSettings
 from csi_driver.settings import ProcessSettings
 from csi_driver.settings import ServiceSettings
 from csi_driver.settings import split_address
+from csi_driver.settings import variable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -38,44 +41,24 @@ ANSWER_SECONDS: Final = 3.0
 """How long a process may take to answer itself, or the datapath to answer it."""
 
 
-@contextlib.contextmanager
 def controller(
     settings: ControllerSettings, events: Events | None
-) -> Iterator[Recorder]:
+) -> contextlib.AbstractContextManager[Recorder]:
     """Show the controller while inside; yields what counts its calls."""
-    if not settings.http_address:
-        yield NoRecorder()
-        return
-    from csi_driver.observability import metrics
-
-    registry = metrics.registry_of(version())
-    _count_events(registry, events)
-    recorder = metrics.RpcMetrics(registry)
-    with _serving(settings, registry, [_answers(settings)], [_ready(settings)]):
-        yield recorder
+    return _calls(settings, events, [_answers(settings)], [_ready(settings)])
 
 
-@contextlib.contextmanager
 def node(
     settings: NodeSettings, standing: Standing, events: Events | None
-) -> Iterator[Recorder]:
+) -> contextlib.AbstractContextManager[Recorder]:
     """Show the node service while inside; yields what counts its calls."""
-    if not settings.http_address:
-        yield NoRecorder()
-        return
-    from csi_driver.observability import metrics
-
-    registry = metrics.registry_of(version())
-    _count_events(registry, events)
-    recorder = metrics.RpcMetrics(registry)
     alive = [_answers(settings)]
     ready = [_ready(settings), _datapath(settings.datapath_path)]
-    if settings.registration_socket is not None:
-        metrics.add_registration(registry, lambda: standing.registered)
-        alive.append(Condition("registration", standing.require_fresh))
-        ready.append(Condition("registration", standing.require_registered))
-    with _serving(settings, registry, alive, ready):
-        yield recorder
+    if settings.registration_socket is None:
+        return _calls(settings, events, alive, ready)
+    alive.append(Condition("registration", standing.require_fresh))
+    ready.append(Condition("registration", standing.require_registered))
+    return _calls(settings, events, alive, ready, lambda: standing.registered)
 
 
 @contextlib.contextmanager
@@ -95,16 +78,50 @@ def datapath(settings: DatapathSettings, exports: Exports) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _calls(
+    settings: ServiceSettings,
+    events: Events | None,
+    alive: list[Condition],
+    ready: list[Condition],
+    registered: Callable[[], bool] | None = None,
+) -> Iterator[Recorder]:
+    """Show a service that is called, and count its calls and Events."""
+    if not settings.http_address:
+        yield NoRecorder()
+        return
+    from csi_driver.observability import metrics
+
+    registry = metrics.registry_of(version())
+    _count_events(registry, events)
+    if registered is not None:
+        metrics.add_registration(registry, registered)
+    recorder = metrics.RpcMetrics(registry)
+    with _serving(settings, registry, alive, ready):
+        yield recorder
+
+
+@contextlib.contextmanager
 def _serving(
     settings: ProcessSettings,
     registry: CollectorRegistry,
     alive: list[Condition],
     ready: list[Condition],
 ) -> Iterator[None]:
+    """Serve the pages; UnavailableError names the setting if that cannot be."""
     from csi_driver.observability.pages import pages
 
     shown = pages(alive=alive, ready=ready, registry=registry)
-    with http.serving(*split_address(settings.http_address), shown):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                http.serving(*split_address(settings.http_address), shown)
+            )
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"{error}: end what listens there (`ss -ltnp` names it), or choose"
+                f" another port with {variable('http_address')} (`httpPort` of the"
+                " component in the chart's values)"
+            ) from error
         yield
 
 

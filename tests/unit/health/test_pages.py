@@ -285,3 +285,34 @@ def test_without_an_address_nothing_is_counted_or_served(
         assert isinstance(node, NoRecorder)
         with pytest.raises(urllib.error.URLError):
             read(settings, "/healthz")
+
+
+def test_a_taken_port_is_refused_with_the_name_of_the_setting(
+    settings: dict[str, str],
+) -> None:
+    host, _, port = settings["http_address"].partition(":")
+    exports: Any = NoExports()
+    for shown in (
+        watching.controller(load(ControllerSettings, settings), None),
+        watching.node(load(NodeSettings, settings), Standing(), None),
+        watching.datapath(load(DatapathSettings, settings), exports),
+    ):
+        with (
+            socket.create_server((host, int(port))),
+            pytest.raises(UnavailableError) as caught,
+            shown,
+        ):
+            pass
+        assert f"{host}:{port}: Address already in use" in str(caught.value)
+        assert "RBDCRYPT_HTTP_ADDRESS" in str(caught.value)
+        assert "httpPort" in str(caught.value)
+
+
+def test_a_failure_inside_is_not_taken_for_one_of_the_port(
+    settings: dict[str, str],
+) -> None:
+    with (
+        pytest.raises(UnavailableError, match=r"\ACeph is away\Z"),
+        watching.controller(load(ControllerSettings, settings), None),
+    ):
+        raise UnavailableError("Ceph is away")

@@ -15,9 +15,9 @@ from typing import Final
 
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.ids import VolumeId
-from csi_driver.plugin.answers import CheckedVolume
-from csi_driver.plugin.answers import Finding
-from csi_driver.plugin.answers import checked
+from csi_driver.plugin.answers.checked import CheckedVolume
+from csi_driver.plugin.answers.checked import checked
+from csi_driver.plugin.answers.parts import Finding
 from csi_driver.plugin.claims import checked_id
 from csi_driver.plugin.driver import Driver
 from csi_driver.plugin.gathering import Inventory

@@ -10,9 +10,9 @@ from typing import Final
 
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.ids import SnapshotId
-from csi_driver.plugin.answers import Finding
-from csi_driver.plugin.described import Export
-from csi_driver.plugin.described import ShownVolume
+from csi_driver.plugin.answers.parts import Finding
+from csi_driver.plugin.answers.shown import Export
+from csi_driver.plugin.answers.shown import ShownVolume
 from csi_driver.plugin.objects import Attachment
 from csi_driver.plugin.objects import Claim
 from csi_driver.plugin.objects import ObjectName
@@ -41,7 +41,7 @@ class Family:
 
     def claim_of_image(self, image_id: str) -> ObjectName | None:
         """Return the claim whose volume has that image."""
-        found = self.volumes.of_image(self.volume.cluster, image_id)
+        found = self.volumes.of_image(self.volume.names.cluster, image_id)
         return found.claim if found else None
 
     def snapshot_named(self, snapshot_id: str) -> ObjectName | None:

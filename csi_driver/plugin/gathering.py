@@ -16,14 +16,14 @@ from typing import Final
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import UnsupportedError
 from csi_driver.plugin import objects
-from csi_driver.plugin.answers import ListedVolume
-from csi_driver.plugin.answers import listed
+from csi_driver.plugin.answers.listed import ListedVolume
+from csi_driver.plugin.answers.listed import listed
+from csi_driver.plugin.answers.shown import shown
 from csi_driver.plugin.claims import CLAIMS
 from csi_driver.plugin.claims import VOLUMES
 from csi_driver.plugin.claims import checked_id
 from csi_driver.plugin.claims import read_claim
 from csi_driver.plugin.claims import volume_of
-from csi_driver.plugin.described import shown
 from csi_driver.plugin.driver import Driver
 from csi_driver.plugin.family import Family
 from csi_driver.plugin.kubectl import Kubectl

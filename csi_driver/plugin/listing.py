@@ -15,8 +15,8 @@ from typing import Final
 
 from csi_driver.commands import output
 from csi_driver.domain.quantities import show_size
-from csi_driver.plugin.answers import FlattenProgress
-from csi_driver.plugin.answers import ListedVolume
+from csi_driver.plugin.answers.listed import ListedVolume
+from csi_driver.plugin.answers.parts import FlattenProgress
 from csi_driver.plugin.objects import BOUND
 from csi_driver.plugin.objects import Claim
 from csi_driver.plugin.objects import PersistentVolume
@@ -78,7 +78,7 @@ def join(
     driver: str,
 ) -> list[Row]:
     """Return the driver's claims, each with what is known of it."""
-    by_id = {each.volume_id: each for each in listed if each.volume_id}
+    by_id = {each.names.volume_id: each for each in listed if each.names.volume_id}
     rows = []
     for claim in sorted(claims, key=lambda each: each.name):
         persistent = volumes.named(claim.volume) if claim.volume else None
@@ -95,9 +95,9 @@ def unclaimed(
     """Return the volumes that no claim has, with `rows` being all claims."""
     claimed = {each.persistent.handle for each in rows if each.persistent}
     return [
-        Row(None, volumes.of_handle(each.volume_id), each)
+        Row(None, volumes.of_handle(each.names.volume_id), each)
         for each in listed
-        if each.volume_id not in claimed
+        if each.names.volume_id not in claimed
     ]
 
 
@@ -129,7 +129,7 @@ def title(row: Row) -> str:
     """Return what people call a volume."""
     if row.claim is not None:
         return str(row.claim.name)
-    return row.volume.name if row.volume else ""
+    return row.volume.names.name if row.volume else ""
 
 
 def _claims(rows: Iterable[Row], *, everywhere: bool) -> Part:
@@ -162,9 +162,9 @@ def _others(rows: Iterable[Row]) -> Part:
         if each.volume is not None:
             output.add_row(
                 made,
-                each.volume.name,
+                each.volume.names.name,
                 each.persistent.name if each.persistent else "",
-                each.volume.volume_id,
+                each.volume.names.volume_id,
                 "" if each.volume.problem else show_size(each.volume.size),
                 _state(each),
             )
@@ -197,7 +197,7 @@ def _item(row: Row) -> Document:
         "persistentVolume": persistent.name if persistent else None,
         "capacity": (persistent.capacity or None) if persistent else None,
         "volumeID": _volume_id(row) or None,
-        "image": _image(volume) if volume else None,
+        "image": volume.names.path if volume else None,
         "bytes": known.size if known else None,
         "encrypted": known.mode != _PLAINTEXT if known else None,
         "mode": known.mode if known else None,
@@ -218,9 +218,5 @@ def _storage_class(row: Row) -> str:
 
 def _volume_id(row: Row) -> str:
     if row.volume is not None:
-        return row.volume.volume_id
+        return row.volume.names.volume_id
     return row.persistent.handle if row.persistent else ""
-
-
-def _image(volume: ListedVolume) -> str:
-    return f"{volume.pool}/{volume.namespace}".rstrip("/") + f"/{volume.image}"

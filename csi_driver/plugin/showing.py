@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from csi_driver.commands import output
 from csi_driver.domain.quantities import show_size
-from csi_driver.plugin.answers import Finding
-from csi_driver.plugin.described import Clone
-from csi_driver.plugin.described import ShownVolume
-from csi_driver.plugin.described import Snapshot
+from csi_driver.plugin.answers.parts import Finding
+from csi_driver.plugin.answers.shown import Clone
+from csi_driver.plugin.answers.shown import ShownVolume
+from csi_driver.plugin.answers.shown import Snapshot
 from csi_driver.plugin.family import Family
 from csi_driver.plugin.listing import flatten_text
 from csi_driver.plugin.printing import Part
@@ -52,8 +52,8 @@ def _facts(family: Family) -> Iterator[tuple[str, str]]:
     claim, volume = family.claim, family.volume
     yield "claim", str(claim.name)
     yield "volume", family.persistent.name
-    yield "id", volume.volume_id
-    yield "image", f"{volume.place}/{volume.image}"
+    yield "id", volume.names.volume_id
+    yield "image", volume.names.path
     yield "class", claim.storage_class
     yield "state", volume.state
     yield "encryption", volume.mode
@@ -153,8 +153,7 @@ def _state(snapshot: Snapshot) -> str:
 
 def _clone(family: Family, clone: Clone) -> str:
     claim = family.claim_of_image(clone.image_id)
-    where = f"{clone.pool}/{clone.namespace}".rstrip("/")
-    name = f"PVC {claim}" if claim else f"{where}/{clone.image}"
+    name = f"PVC {claim}" if claim else clone.path
     return f"{name} (trash)" if clone.trashed else name
 
 

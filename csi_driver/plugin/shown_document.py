@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from csi_driver.plugin.answers import Finding
-from csi_driver.plugin.described import Chain
-from csi_driver.plugin.described import Clone
-from csi_driver.plugin.described import Snapshot
+from csi_driver.plugin.answers.parts import Finding
+from csi_driver.plugin.answers.shown import Chain
+from csi_driver.plugin.answers.shown import Clone
+from csi_driver.plugin.answers.shown import Snapshot
 from csi_driver.plugin.family import Family
 from csi_driver.plugin.objects import ObjectName
 from csi_driver.plugin.printing import Document
@@ -25,8 +25,8 @@ def as_document(family: Family) -> Document:
         claim=claim.name.name,
         storageClass=claim.storage_class or None,
         persistentVolume=persistent.name,
-        volumeID=volume.volume_id,
-        image=f"{volume.place}/{volume.image}",
+        volumeID=volume.names.volume_id,
+        image=volume.names.path,
         state=volume.state,
         encrypted=volume.mode != "none",
         mode=volume.mode,

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the driver's `volume show` answers, as far as the plugin needs it.
-
-As in `answers`, an absent field is a KeyError and another type a TypeError.
-"""
+"""What `volume show` answers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from csi_driver.domain import json_fields as read
-from csi_driver.plugin.answers import Finding
-from csi_driver.plugin.answers import FlattenProgress
-from csi_driver.plugin.answers import findings
-from csi_driver.plugin.answers import text_or_null
-
-type Json = Mapping[str, Any]
+from csi_driver.plugin.answers.parts import Finding
+from csi_driver.plugin.answers.parts import FlattenProgress
+from csi_driver.plugin.answers.parts import Json
+from csi_driver.plugin.answers.parts import VolumeNames
+from csi_driver.plugin.answers.parts import findings
+from csi_driver.plugin.answers.parts import image_path
+from csi_driver.plugin.answers.parts import text_or_null
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +67,11 @@ class Clone:
     image: str
     image_id: str
     trashed: bool
+
+    @property
+    def path(self) -> str:
+        """Pool, RADOS namespace and image, as rbd(8) writes them."""
+        return image_path(self.pool, self.namespace, self.image)
 
     @classmethod
     def of(cls, fields: Json) -> Clone:
@@ -148,12 +150,7 @@ class Export:
 class ShownVolume:
     """One volume; sizes are bytes, limits 0 for none."""
 
-    volume_id: str
-    name: str
-    cluster: str
-    pool: str
-    namespace: str
-    image: str
+    names: VolumeNames
     state: str
     mode: str
     fingerprint: str
@@ -175,22 +172,12 @@ class ShownVolume:
     ok: bool
     findings: tuple[Finding, ...]
 
-    @property
-    def place(self) -> str:
-        """Pool and RADOS namespace, as rbd(8) writes them."""
-        return f"{self.pool}/{self.namespace}".rstrip("/")
-
 
 def shown(fields: Any) -> ShownVolume:
     """Read `volume show`."""
     limits = fields["limits"]
     return ShownVolume(
-        volume_id=read.string(fields, "id"),
-        name=read.string(fields, "name"),
-        cluster=read.string(fields, "cluster"),
-        pool=read.string(fields, "pool"),
-        namespace=read.string(fields, "namespace"),
-        image=read.string(fields, "image"),
+        names=VolumeNames.of(fields),
         state=read.string(fields, "state"),
         mode=read.string(fields, "mode"),
         fingerprint=text_or_null(fields, "fingerprint"),

@@ -34,9 +34,9 @@ from csi_driver.images.values import SnapshotPath
 from csi_driver.keys.material import parse_key_source
 from csi_driver.keys.ring import empty_ring
 from csi_driver.testing.lab_images import load_specs
-from tests.ceph.datapath.conftest import Disk
-from tests.ceph.datapath.conftest import Running
-from tests.ceph.datapath.conftest import Volume
+from tests.ceph.datapath.running import Disk
+from tests.ceph.datapath.running import Running
+from tests.ceph.datapath.running import Volume
 
 OBJECT = 4 * MIB
 BLOCK = Disk.BLOCK

@@ -28,9 +28,9 @@ from tests.ceph.end_to_end.parts import descendants
 if TYPE_CHECKING:
     from csi_driver.devices.device import Device
     from tests.ceph.datapath.conftest import Eventually
-    from tests.ceph.datapath.conftest import Running
     from tests.ceph.datapath.conftest import StartDatapath
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Running
+    from tests.ceph.datapath.running import Volume
 
 UNSHARED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 CACHED_SECONDS = 1.1

@@ -17,9 +17,9 @@ from csi_driver.domain.errors import UnavailableError
 
 if TYPE_CHECKING:
     from tests.ceph.datapath.conftest import Eventually
-    from tests.ceph.datapath.conftest import Running
     from tests.ceph.datapath.conftest import StartDatapath
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Running
+    from tests.ceph.datapath.running import Volume
 
 BLOCK = 4096
 

@@ -28,7 +28,7 @@ from tests.ceph.datapath.clones import require_disk
 
 if TYPE_CHECKING:
     from tests.ceph.datapath.conftest import MakeVolume
-    from tests.ceph.datapath.conftest import Running
+    from tests.ceph.datapath.running import Running
 
 SIZE = EffectiveSize(512 * MIB)
 

@@ -23,8 +23,8 @@ from csi_driver.domain.sizes import EffectiveSize
 if TYPE_CHECKING:
     from csi_driver.domain.record import Record
     from tests.ceph.datapath.conftest import MakeVolume
-    from tests.ceph.datapath.conftest import Running
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Running
+    from tests.ceph.datapath.running import Volume
 
 BLOCK = 4096
 

@@ -16,7 +16,7 @@ from csi_driver.domain.exports import ExportEntry
 
 if TYPE_CHECKING:
     from tests.ceph.datapath.conftest import StartDatapath
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Volume
 
 
 def test_a_second_writer_is_refused_with_the_holders_name(

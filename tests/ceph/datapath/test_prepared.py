@@ -28,7 +28,7 @@ from csi_driver.domain.secrets import SecretBytes
 from csi_driver.testing.lab_images import LabImages
 
 if TYPE_CHECKING:
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Volume
 
 SECONDS = 60.0
 

@@ -14,8 +14,8 @@ import pytest
 from csi_driver.domain.errors import SecretError
 
 if TYPE_CHECKING:
-    from tests.ceph.datapath.conftest import Running
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Running
+    from tests.ceph.datapath.running import Volume
 
 WRONG = b"canary-canary-canary-canary-0123"
 

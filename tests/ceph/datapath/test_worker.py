@@ -30,7 +30,7 @@ from csi_driver.nbd.librbd_image import LibrbdImage
 from csi_driver.testing.nbd_client import RawClient
 
 if TYPE_CHECKING:
-    from tests.ceph.datapath.conftest import Volume
+    from tests.ceph.datapath.running import Volume
 
 BLOCK = 4096
 SECONDS = 60.0

@@ -8,6 +8,7 @@
 {{- include "rbdcrypt.checkDriver" . -}}
 {{- if .Release.IsUpgrade -}}
 {{- include "rbdcrypt.checkUpgrade" . -}}
+{{- include "rbdcrypt.checkChangedClasses" . -}}
 {{- end -}}
 {{- end -}}
 

@@ -166,6 +166,43 @@ def test_an_upgrade_that_would_end_io_is_refused(place: Place) -> None:
     assert "WARNING: where nodePlacement was narrowed" in said
 
 
+CLASS_CHANGES = {
+    "parameters": "storageClasses[0].parameters.flattenPolicy=always",
+    "reclaimPolicy": "storageClasses[0].reclaimPolicy=Retain",
+    "volumeBindingMode": "storageClasses[0].volumeBindingMode=WaitForFirstConsumer",
+}
+
+
+def test_a_class_that_changed_is_refused_before_anything_is_changed(
+    place: Place,
+) -> None:
+    place.helm("install")
+    for field, change in CLASS_CHANGES.items():
+        with pytest.raises(HelmError) as caught:
+            place.helm(
+                *("upgrade", "--set", change),
+                *("--set", "clusters[0].monitors={192.0.2.9:3300}"),
+            )
+        said = str(caught.value)
+        assert f"storageClasses.0.{field}: class {place.storage_class!r}" in (
+            said.replace('"', "'")
+        )
+        assert "make a class of another name" in said
+        assert _config(place)["monitors"] == ["192.0.2.1:3300"]
+    # What can be changed is changed.
+    free = "storageClasses[0].allowVolumeExpansion=false,storageClasses[0].default=true"
+    place.helm("upgrade", "--set", free)
+
+
+def test_limits_of_a_class_are_not_changed(place: Place) -> None:
+    name = f"volumeAttributesClasses[0].name=slow-{place.namespace}"
+    limit = "volumeAttributesClasses[0].parameters.iops"
+    place.helm("install", "--set", name, "--set-string", f"{limit}=500")
+    place.helm("upgrade", "--set", name, "--set-string", f"{limit}=500")
+    with pytest.raises(HelmError, match=r"volumeAttributesClasses\.0\.parameters"):
+        place.helm("upgrade", "--set", name, "--set-string", f"{limit}=501")
+
+
 def test_a_release_may_be_installed_anew_with_other_paths(place: Place) -> None:
     words = [f"{path}={value}" for path, (value, _) in CHANGES.items()]
     changed = [word for each in words for word in ("--set", each)]

@@ -43,7 +43,7 @@ def test_thirty_claims_at_once_are_mounted_and_leave_nothing(
         assert time.monotonic() < deleting + 300
         time.sleep(0.3)
     deleted = time.monotonic()
-    print(  # noqa: T201  # the figures that the issue of speed asks for
+    print(  # noqa: T201  # figures to be compared with those before
         f"{_COUNT} claims: bound in {(bound - begin) / _COUNT:.2f} s each, mounted in"
         f" {(mounted - bound) / _COUNT:.2f} s each, deleted in"
         f" {(deleted - deleting) / _COUNT:.2f} s each"

@@ -179,13 +179,19 @@ def _static(session: Session, log: Path) -> Result:
     return result
 
 
+def _chosen(tier: str, arguments: Sequence[str]) -> list[str]:
+    """Return pytest's arguments: all of a tier, unless paths in it are given."""
+    narrowed = any(each.startswith(f"tests/{tier}/") for each in arguments)
+    return [*([] if narrowed else [f"tests/{tier}"]), *arguments]
+
+
 def _pytest(session: Session, tier: str, log: Path) -> Result:
     if not (places.REPO / "tests" / tier).is_dir():
         return Result(note=f"tests/{tier} does not exist")
     results = session.logs / f"{tier}.xml"
     command = [
-        *("python", "-m", "pytest", f"tests/{tier}", f"--junit-xml={results}"),
-        *session.arguments,
+        *("python", "-m", "pytest", f"--junit-xml={results}"),
+        *_chosen(tier, session.arguments),
     ]
     if tier == "kernel":
         script = _HACK / "labtools/kernel-tier"

@@ -16,19 +16,44 @@
 {{- if and (eq .Values.image.tag "latest") (not .Values.image.digest) -}}
 {{- fail "image.tag: \"latest\" does not say which version a node's datapath has; give a version or a digest" -}}
 {{- end -}}
-{{- $taken := dict -}}
-{{- range $place := list (list "node.httpPort" .Values.node.httpPort) (list "datapath.httpPort" .Values.datapath.httpPort) (list "sidecars.livenessProbe.nodePort" .Values.sidecars.livenessProbe.nodePort) -}}
-{{- $port := toString (index $place 1) -}}
-{{- if hasKey $taken $port -}}
-{{- fail (printf "%s: port %s is taken by %s on the same node" (index $place 0) $port (get $taken $port)) -}}
+{{- $ports := list (list "node.httpPort" .Values.node.httpPort) (list "datapath.httpPort" .Values.datapath.httpPort) (list "sidecars.livenessProbe.nodePort" .Values.sidecars.livenessProbe.nodePort) -}}
+{{- include "rbdcrypt.checkPorts" (list "on the same node" $ports) -}}
+{{- $ports = list (list "controller.httpPort" .Values.controller.httpPort) -}}
+{{- if .Values.sidecars.livenessProbe.enabled -}}
+{{- $ports = append $ports (list "sidecars.livenessProbe.controllerPort" .Values.sidecars.livenessProbe.controllerPort) -}}
 {{- end -}}
-{{- $_ := set $taken $port (index $place 0) -}}
+{{- if .Values.sidecars.metrics -}}
+{{- range $port := list 9683 9684 9685 9686 -}}
+{{- $ports = prepend $ports (list "sidecars.metrics" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- include "rbdcrypt.checkPorts" (list "in the same pod" $ports) -}}
+{{- $mounted := dict -}}
+{{- range $name := list "kubelet" "state" "run" -}}
+{{- $path := get $.Values.paths $name -}}
+{{- if hasKey $mounted $path -}}
+{{- fail (printf "paths.%s: %q is paths.%s already: each needs a directory of its own" $name $path (get $mounted $path)) -}}
+{{- end -}}
+{{- $_ := set $mounted $path $name -}}
 {{- end -}}
 {{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor.enabled: metrics.podMonitor is enabled, too, and everything would be counted twice" -}}
 {{- end -}}
 {{- if gt (int .Values.networkPolicy.ceph.firstPort) (int .Values.networkPolicy.ceph.lastPort) -}}
 {{- fail "networkPolicy.ceph.lastPort is below firstPort" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes (list where ports), of which each is (list value port). */}}
+{{- define "rbdcrypt.checkPorts" -}}
+{{- $where := index . 0 -}}
+{{- $taken := dict -}}
+{{- range index . 1 -}}
+{{- $port := toString (index . 1) -}}
+{{- if hasKey $taken $port -}}
+{{- fail (printf "%s: port %s is taken by %s %s" (index . 0) $port (get $taken $port) $where) -}}
+{{- end -}}
+{{- $_ := set $taken $port (index . 0) -}}
 {{- end -}}
 {{- end -}}
 

@@ -41,6 +41,18 @@ CONTRADICTIONS = {
         "node.httpPort=9682",
         "datapath.httpPort: port 9682 is taken by node.httpPort",
     ),
+    "a port twice in a controller": (
+        "controller.httpPort=9684",
+        "controller.httpPort: port 9684 is taken by sidecars.metrics in the same pod",
+    ),
+    "the liveness probe's port twice in a controller": (
+        "sidecars.livenessProbe.controllerPort=9680",
+        "sidecars.livenessProbe.controllerPort: port 9680 is taken by controller",
+    ),
+    "state that goes with a reboot": (
+        'paths.state="/run/rbdcrypt-csi"',
+        'paths.run: "/run/rbdcrypt-csi" is paths.state already',
+    ),
     "everything counted twice": (
         "metrics.podMonitor.enabled=true",
         "metrics.serviceMonitor.enabled: metrics.podMonitor is enabled, too",
@@ -59,6 +71,8 @@ def test_values_that_contradict_each_other_are_refused(given: str, said: str) ->
     further = {
         "volumeSnapshotClasses": ("sidecars.snapshotter.enabled=false",),
         "metrics": ("metrics.serviceMonitor.enabled=true",),
+        "controller": ("sidecars.metrics=true",),
+        "sidecars": ("sidecars.livenessProbe.enabled=true",),
     }.get(given.partition("=")[0].partition(".")[0], ())
     with pytest.raises(HelmError) as caught:
         rendered.rendered_with(given, *further)

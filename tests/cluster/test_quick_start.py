@@ -18,12 +18,16 @@ from tests.cluster.tenant import Tenant
 from tests.unit.docs.pages import Page
 
 _TENANT: Final = "team-a"
+_CEPH_USER: Final = "rbdcrypt-ceph"
 
 
 @pytest.fixture
 def place(kube: Kube, tmp_path: Path) -> Iterator[Path]:
     """Give a directory like a clone; afterwards the cluster is as it was before."""
+    user = kube.get("Secret", _CEPH_USER, parts.NAMESPACE)
     released.helm("uninstall", released.RELEASE, "--wait", "--timeout=3m")
+    kube.delete("Namespace", parts.NAMESPACE)
+    kube.wait_gone("Namespace", parts.NAMESPACE)
     (tmp_path / "charts").symlink_to(released.CHART.parent)
     yield tmp_path
     if kube.find("Namespace", _TENANT):
@@ -32,6 +36,16 @@ def place(kube: Kube, tmp_path: Path) -> Iterator[Path]:
         kube.delete("Namespace", _TENANT)
         kube.wait_gone("Namespace", _TENANT)
     released.helm("uninstall", released.RELEASE, "--wait", "--ignore-not-found")
+    space = {"name": parts.NAMESPACE}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": space})
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": _CEPH_USER, "namespace": parts.NAMESPACE},
+            "data": user["data"],
+        }
+    )
     released.install()
     for component in ("controller", "node", "datapath"):
         parts.wait_until_ready(kube, component)

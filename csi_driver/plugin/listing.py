@@ -70,6 +70,11 @@ class Row:
             return f"its PersistentVolume {self.claim.volume} does not exist"
         return ""
 
+    @property
+    def outlook(self) -> str:
+        """What becomes of a volume that was begun and not finished, else ""."""
+        return self.volume.outlook if self.volume is not None else ""
+
 
 def join(
     claims: Iterable[Claim],
@@ -118,11 +123,12 @@ def as_tables(
         yield ""
         yield "volumes without a claim:"
         yield _others(rest)
-    amiss = [each for each in (*rows, *rest) if each.problem]
-    if amiss:
+    told = [each for each in (*rows, *rest) if each.problem or each.outlook]
+    if told:
         yield ""
-    for each in amiss:
-        yield f"{title(each)}: {each.problem}"
+    for each in told:
+        sentence = "; ".join(filter(None, (each.problem, each.outlook)))
+        yield f"{title(each)}: {sentence}"
 
 
 def title(row: Row) -> str:
@@ -207,6 +213,7 @@ def _item(row: Row) -> Document:
         "flatten": {"done": work.done, "total": work.total} if work else None,
         "state": row.state,
         "problem": row.problem or None,
+        "outlook": row.outlook or None,
     }
 
 

@@ -18,10 +18,12 @@ from csi_driver.plugin.answers.parts import text_or_null
 class ListedVolume:
     """One volume of `volume list`; `problem` stands where its record is amiss.
 
-    `state` is "" then, unless the volume is only being made.
+    `state` is "" then, unless the volume is only being made.  `outlook` says what
+    becomes of one that was begun and not finished.
     """
 
     names: VolumeNames
+    outlook: str
     problem: str = ""
     size: int = 0
     state: str = ""
@@ -35,12 +37,14 @@ class ListedVolume:
     def of(cls, fields: Json) -> ListedVolume:
         """Read one."""
         names = VolumeNames.of(fields)
+        outlook = text_or_null(fields, "outlook")
         if "problem" in fields:
             problem = read.string(fields, "problem")
             state = read.string(fields, "state") if "state" in fields else ""
-            return cls(names, problem, state=state)
+            return cls(names, outlook, problem, state=state)
         return cls(
             names,
+            outlook,
             size=read.natural(fields, "bytes"),
             state=read.string(fields, "state"),
             mode=read.string(fields, "mode"),

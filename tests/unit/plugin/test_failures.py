@@ -269,15 +269,7 @@ def test_a_driver_of_another_version(
 
 def test_each_field_of_the_list_is_needed(cluster: Cluster) -> None:
     whole = listed(FIRST, "pvc-1")
-    unread = {
-        "deleted",
-        "actual",
-        "block",
-        "filesystem",
-        "source",
-        "context",
-        "outlook",
-    }
+    unread = {"deleted", "actual", "block", "filesystem", "source", "context"}
     for name in whole.keys() - unread:
         answer = {key: value for key, value in whole.items() if key != name}
         cluster.answers("volume list", [answer])

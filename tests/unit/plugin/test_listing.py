@@ -10,6 +10,7 @@ import yaml
 from csi_driver.domain.record import EncryptionMode
 from csi_driver.domain.record import VolumeState
 from csi_driver.domain.sizes import EffectiveSize
+from csi_driver.provisioning.collection_preview import BEGUN
 from tests.unit.plugin.answers import FIRST
 from tests.unit.plugin.answers import FLATTENING
 from tests.unit.plugin.answers import SECOND
@@ -132,7 +133,10 @@ def test_a_volume_that_is_being_made_is_not_damaged(cluster: Cluster) -> None:
     assert done.returncode == 0, done.stderr
     *_, other, _, sentence = done.stdout.splitlines()
     assert other.split() == ["pvc-2", "-", "-", "-", "creating"]
-    assert sentence == "pvc-2: its image is being made"
+    assert sentence == f"pvc-2: its image is being made; {BEGUN}"
+    cluster.answers("volume list", [listed(FIRST, "pvc-1", state=VolumeState.CREATING)])
+    done = cluster.run("list")
+    assert done.stdout.splitlines()[-1] == f"shop/data: {BEGUN}"
 
 
 def test_nothing_at_all(cluster: Cluster) -> None:
@@ -179,6 +183,7 @@ def test_the_list_for_programs(cluster: Cluster) -> None:
         "flatten": {"done": 3, "total": 10},
         "state": "ready",
         "problem": None,
+        "outlook": None,
     }
     assert (waiting["claim"], waiting["state"], waiting["volumeID"]) == (
         "waiting",

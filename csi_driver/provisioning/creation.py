@@ -154,13 +154,31 @@ class Creation:
         try:
             self._directory.bury(claimed)
         except ConflictError:
+            if self._filed(claimed):
+                # The image was filed, only the answer to that was lost: others
+                # may have finished it by now, and the next call finds it.
+                return True
             # Given up by others, who took this call for dead; the collector may
             # have looked before there was an image.
             ours = False
-            with contextlib.suppress(NotFoundError):
-                self._pool.remove_image(claimed.image_name)
+            self._remove_unfiled(claimed.image_name)
         self._blueprint.withdrawn(claimed.image_name)
         return ours
+
+    def _filed(self, claimed: Entry) -> bool:
+        entry = self._directory.find(claimed.name)
+        return entry is not None and entry.image_name == claimed.image_name
+
+    def _remove_unfiled(self, image_name: str) -> None:
+        """Remove an image whose entry is gone, unless it was a volume meanwhile.
+
+        Of a deleted one the collector destroys the header first.
+        """
+        with contextlib.suppress(NotFoundError):
+            image_id = self._pool.find_image(image_name)
+            record = find_record(self._pool, image_id) if image_id else None
+            if record is None or record.state is VolumeState.CREATING:
+                self._pool.remove_image(image_name)
 
     def _finish(self, image_id: str) -> Record:
         """Take a `creating` image to `ready`, under its owner lock."""

@@ -36,9 +36,10 @@ _AES: Final = 1
 _AES_LENGTH: Final = 16
 
 _SETTINGS: Final[Mapping[str, str]] = {
-    # Connecting is bounded.  No operation timeout is set: librados would
-    # report a write as failed that may still be carried out later.
+    # Connecting is bounded.  Operations are not, whatever `ceph config` says to all
+    # clients: librados would report one as failed that is or will be carried out.
     "client_mount_timeout": str(CONNECT_SECONDS),
+    "rados_osd_op_timeout": "0",
     # Questions to the monitors are, too: asking again does no harm.
     "rados_mon_op_timeout": str(CONNECT_SECONDS),
     "rbd_cache": "false",

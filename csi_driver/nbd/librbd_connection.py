@@ -25,16 +25,18 @@ CONNECT_SECONDS: Final = 10
 
 # Required for what an answered write promises; nobody may set them otherwise.
 # No cache, not even a persistent one on this node: an answered write is on the
-# OSDs.  No admin socket: its path would clash within one process.
+# OSDs.  No admin socket: its path would clash within one process.  An operation
+# that times out on the client may still be done by the OSD, so a timeout, which
+# `ceph config` may have set for all clients, loses writes or does them after the
+# next one.
 REQUIRED: Final[Mapping[str, str]] = {
     "rbd_cache": "false",
     "rbd_plugins": "",
     "rbd_persistent_cache_mode": "disabled",
     "admin_socket": "",
+    "rados_osd_op_timeout": "0",
+    "rados_mon_op_timeout": "0",
 }
-# An operation that times out on the client may still be done by the OSD, so a
-# timeout here loses writes or does them after the next one.
-FORBIDDEN: Final = frozenset({"rados_osd_op_timeout", "rados_mon_op_timeout"})
 # They have their own place, where they are treated as secrets.
 SECRET: Final = frozenset({"key", "keyfile", "keyring"})
 
@@ -56,7 +58,7 @@ class CephClient:
     def __post_init__(self) -> None:
         for name, value in self.settings.items():
             plain = name.replace(" ", "_").replace("-", "_").lower()
-            if plain in FORBIDDEN | SECRET or REQUIRED.get(plain, value) != value:
+            if plain in SECRET or REQUIRED.get(plain, value) != value:
                 raise InvalidRequestError(
                     f"the Ceph option {name} may not be set to {value!r} here:"
                     " an answered write has to be on the OSDs"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from csi_driver.domain.secrets import SecretBytes
 from csi_driver.images.ceph import CephConnector
 from csi_driver.images.ceph import connect
 from csi_driver.images.probe import probe_library
+from csi_driver.images.users import own_user
+from tests.ceph.images.cluster_settings import cluster_setting
 from tests.ceph.images.conftest import Lab
 from tests.contract.images.worlds import NAMESPACE
 from tests.contract.images.worlds import POOL
@@ -48,6 +51,16 @@ def test_a_key_that_does_not_open_is_a_secret_error(
     shown = "".join(capfd.readouterr()) + str(caught.value)
     if KEYS[what]:
         assert KEYS[what].decode("latin-1") not in shown
+
+
+def test_operations_have_no_timeout_whatever_all_clients_are_told(lab: Lab) -> None:
+    """A change that is told to have failed, and was carried out, misleads."""
+    with cluster_setting("rados_osd_op_timeout", "1234") as administrator:
+        assert administrator.conf_get("rados_osd_op_timeout") == "1234"
+        text = (lab.world.conf.parent / "config.json").read_text()
+        config = parse_clusters(text).get("lab")
+        with contextlib.closing(connect(config, own_user(config))) as ceph:
+            assert ceph._instance.conf_get("rados_osd_op_timeout") == "0"
 
 
 def test_an_unknown_user_is_a_secret_error(lab: Lab) -> None:

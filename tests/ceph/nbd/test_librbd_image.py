@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from csi_driver.domain.errors import SizeError
 from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.secrets import SecretBytes
 from csi_driver.nbd.librbd_connection import CephClient
+from csi_driver.nbd.librbd_connection import Connection
 from csi_driver.nbd.librbd_image import ImageTarget
 from csi_driver.nbd.librbd_image import LibrbdImage
 from csi_driver.nbd.librbd_image import Plaintext
@@ -31,6 +34,7 @@ from csi_driver.testing.lab_images import HEADER
 from csi_driver.testing.lab_images import MIB
 from csi_driver.testing.lab_images import LabImages
 from csi_driver.testing.lab_images import load_specs
+from tests.ceph.images.cluster_settings import cluster_setting
 
 KEY = bytes(range(32))  # NUL bytes count: it is pointer and length
 
@@ -187,6 +191,19 @@ def test_settings_that_lose_writes_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequestError):
         lab.client(**settings)
+
+
+@pytest.mark.parametrize("option", ["rados_osd_op_timeout", "rados_mon_op_timeout"])
+def test_no_write_times_out_whatever_all_clients_are_told(
+    lab: LabImages, option: str
+) -> None:
+    found = ctypes.create_string_buffer(64)
+    get = ctypes.CDLL("librados.so.2")["rados_conf_get"]
+    with cluster_setting(option, "1234") as told:
+        assert told.conf_get(option) == "1234"
+        with contextlib.closing(Connection(lab.client())) as connection:
+            assert get(connection.cluster, option.encode(), found, len(found)) == 0
+    assert found.value == b"0"
 
 
 def test_the_cache_is_off(lab: LabImages, target: ImageTarget) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PreconditionError
 from csi_driver.domain.errors import RecordError
@@ -79,24 +80,26 @@ def release(pool: Pool, image_id: str, image_name: str) -> None:
 def release_from(near: Pool, origin: Origin, image_name: str) -> None:
     """As `release`, wherever in the cluster of `near` the source is.
 
-    Nothing is held by a source that is gone, or whose record is damaged.
+    Nothing is held by a source that is gone, or whose record is damaged; of one
+    that this Ceph user may not read, who looks at the source next lets go.
     """
     try:
         release(_place_of(near, origin), origin.volume.image_id, image_name)
     except NotFoundError:
         return
-    except RecordError as error:
+    except (ForbiddenError, RecordError) as error:
         _log.warning("source not let go", clone=image_name, error=str(error))
 
 
 def lets_go(near: Pool, origin: Origin, image_name: str) -> bool:
     """Tell whether nothing of the making of that clone is left at its source.
 
-    Whose a snapshot was that is being removed cannot be told.
+    Whose a snapshot was that is being removed cannot be told.  Where the source
+    cannot be read there is nothing to do, as in `release_from`.
     """
     try:
         record = read_record(_place_of(near, origin), origin.volume.image_id)
-    except (NotFoundError, RecordError):
+    except (ForbiddenError, NotFoundError, RecordError):
         return True
     return not any(child.image_name == image_name for child in record.children) and (
         not any(_half_removed(each) for each in record.snapshots)

@@ -26,9 +26,11 @@ from typing import Final
 import structlog
 
 from csi_driver.domain.errors import ConflictError
+from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import PendingError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.errors import UnavailableError
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory
@@ -92,7 +94,15 @@ class Sweep:
             names.add(entry.image_name)
             if entry.image_id in self._whole:
                 continue
-            left = _left(pool, entry)
+            try:
+                left = _left(pool, entry)
+            except UnavailableError:
+                raise
+            except DriverError as error:  # must not keep the others
+                _log.warning(
+                    "volume cannot be looked at", volume=entry.name, error=str(error)
+                )
+                continue
             if left is None:
                 self._whole.add(entry.image_id)
                 continue

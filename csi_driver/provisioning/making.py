@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import ConflictError
 from csi_driver.domain.errors import NotFoundError
 from csi_driver.domain.errors import RecordError
+from csi_driver.domain.errors import SecretError
 from csi_driver.domain.record import Record
 from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory
@@ -23,6 +25,7 @@ from csi_driver.provisioning.cloning import ClonedVolume
 from csi_driver.provisioning.cloning import ResumedClone
 from csi_driver.provisioning.creation import Creation
 from csi_driver.provisioning.creation import abandon
+from csi_driver.provisioning.giving_up import give_up
 from csi_driver.provisioning.keys_in_advance import KeysInAdvance
 from csi_driver.provisioning.keys_in_advance import KeysOfRecord
 from csi_driver.provisioning.patience import LockPatience
@@ -65,10 +68,54 @@ class Making:
             return self._new(elsewhere, patience)
         if present.state is VolumeState.READY:
             return present
-        with _keys_of(present, self.secrets) as keys:
+        source = parse_key_source(self.secrets) if present.mode.encrypted else None
+        try:
+            keys = KeysOfRecord(present, source) if source else None
+        except SecretError as error:
+            return self._under_another(present, error, elsewhere, patience)
+        with keys or contextlib.nullcontext():
             return self._run(ResumedClone(self.pool, plan, keys), patience)
 
-    def _new(self, elsewhere: SourceSecrets, patience: LockPatience) -> Record:
+    def _under_another(
+        self,
+        begun: Record,
+        why: SecretError,
+        elsewhere: SourceSecrets,
+        patience: LockPatience,
+    ) -> Record:
+        """Begin a clone anew under this Secret, since nobody was told of the other.
+
+        Where that cannot be, the Secret that it was begun with may still finish it;
+        SecretError says so.
+        """
+        try:
+            return self._new(elsewhere, patience, instead_of=begun)
+        except (NotFoundError, SecretError) as error:
+            message = (
+                f"volume {begun.name!r} was begun under another Secret ({why}), and"
+                f" cannot be begun anew under this one: {error}"
+            )
+            raise SecretError(message) from error
+
+    def _give_up(self, begun: Record, patience: LockPatience) -> None:
+        """Give up what another call only began; PendingError if that is alive."""
+        entry = Directory(self.pool).find(begun.name)
+        if entry is None or entry.image_id != begun.image_id:
+            return
+
+        def is_dead(owner: str) -> bool:
+            return patience.presumed_dead(begun.image_id, owner)
+
+        with contextlib.suppress(ConflictError):  # whoever won, it is looked again
+            give_up(self.pool, entry, begun, is_dead)
+
+    def _new(
+        self,
+        elsewhere: SourceSecrets,
+        patience: LockPatience,
+        instead_of: Record | None = None,
+    ) -> Record:
+        """Make it from its source; `instead_of` is given up once the keys are open."""
         asked = self.request.source
         if asked is None:
             message = "a clone without a source"
@@ -83,6 +130,8 @@ class Making:
                 inherited = open_source(source, self.secrets, elsewhere)
                 wiping.callback(inherited.close)
                 keys = wiping.enter_context(new_keys(plan, self.secrets, inherited))
+            if instead_of is not None:
+                self._give_up(instead_of, patience)
             children.settle(source.pool, source.record.image_id, patience)
             return self._run(ClonedVolume(self.pool, plan, source, keys), patience)
 
@@ -116,11 +165,3 @@ def new_keys(
     if not plan.mode.encrypted:
         return contextlib.nullcontext()
     return KeysInAdvance(parse_key_source(secrets), plan.layout, inherited)
-
-
-def _keys_of(
-    record: Record, secrets: Mapping[str, str]
-) -> contextlib.AbstractContextManager[KeysOfRecord | None]:
-    if not record.mode.encrypted:
-        return contextlib.nullcontext()
-    return KeysOfRecord(record, parse_key_source(secrets))

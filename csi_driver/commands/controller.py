@@ -27,7 +27,8 @@ def run(settings: ControllerSettings) -> None:
     events = noticing.events(settings, storage)
     work = composition.provisioning(settings, storage, events or Untold())
     health = Health()
-    with watching.controller(settings, events) as recorder:
+    collected = work.collector.counted
+    with watching.controller(settings, events, collected) as recorder:
         server = CsiServer(
             settings.socket_path,
             Services(

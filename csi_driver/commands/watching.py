@@ -36,16 +36,20 @@ if TYPE_CHECKING:
 
     from csi_driver.datapath.exports import Exports
     from csi_driver.kube.events import Events
+    from csi_driver.provisioning.tally import Tallies
 
 ANSWER_SECONDS: Final = 3.0
 """How long a process may take to answer itself, or the datapath to answer it."""
 
 
 def controller(
-    settings: ControllerSettings, events: Events | None
+    settings: ControllerSettings,
+    events: Events | None,
+    collected: Callable[[], Tallies],
 ) -> contextlib.AbstractContextManager[Recorder]:
     """Show the controller while inside; yields what counts its calls."""
-    return _calls(settings, events, [_answers(settings)], [_ready(settings)])
+    alive, ready = [_answers(settings)], [_ready(settings)]
+    return _calls(settings, events, alive, ready, collected=collected)
 
 
 def node(
@@ -58,7 +62,9 @@ def node(
         return _calls(settings, events, alive, ready)
     alive.append(Condition("registration", standing.require_fresh))
     ready.append(Condition("registration", standing.require_registered))
-    return _calls(settings, events, alive, ready, lambda: standing.registered)
+    return _calls(
+        settings, events, alive, ready, registered=lambda: standing.registered
+    )
 
 
 @contextlib.contextmanager
@@ -83,16 +89,21 @@ def _calls(
     events: Events | None,
     alive: list[Condition],
     ready: list[Condition],
+    *,
     registered: Callable[[], bool] | None = None,
+    collected: Callable[[], Tallies] | None = None,
 ) -> Iterator[Recorder]:
     """Show a service that is called, and count its calls and Events."""
     if not settings.http_address:
         yield NoRecorder()
         return
     from csi_driver.observability import metrics
+    from csi_driver.observability.collecting import CollectorMetrics
 
     registry = metrics.registry_of(version())
     _count_events(registry, events)
+    if collected is not None:
+        registry.register(CollectorMetrics(collected))
     if registered is not None:
         metrics.add_registration(registry, registered)
     recorder = metrics.RpcMetrics(registry)

@@ -34,6 +34,8 @@ from csi_driver.provisioning.patience import LockPatience
 from csi_driver.provisioning.sweeping import ABANDONED_SECONDS
 from csi_driver.provisioning.sweeping import SWEEP_SECONDS
 from csi_driver.provisioning.sweeping import Sweep
+from csi_driver.provisioning.tally import Tallies
+from csi_driver.provisioning.tally import Tally
 from csi_driver.provisioning.waiting import Waiting
 
 INTERVAL: Final = 5.0
@@ -59,6 +61,7 @@ class Collector:
         self._clusters = clusters
         self._patience = patience or LockPatience()
         self._waiting = Waiting()
+        self._tally = Tally()
         self._sweeps = {
             (config.cluster, *place): Sweep(abandoned_after)
             for config in clusters.by_id.values()
@@ -67,6 +70,10 @@ class Collector:
         self._wake = {cluster: threading.Event() for cluster in clusters.by_id}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def counted(self) -> Tallies:
+        """Return what was done since the process began."""
+        return self._tally.counts
 
     def start(self) -> None:
         """Begin collecting, in a thread for each cluster.
@@ -115,7 +122,7 @@ class Collector:
                 for step in steps:
                     if self._stopping.is_set():
                         return
-                    _safely(step, cluster, pool, namespace)
+                    self._safely(step, cluster, pool, namespace)
             wake.wait(INTERVAL)
 
     def _look_until_done(self, cluster: str, pool: str, namespace: str) -> None:
@@ -149,7 +156,7 @@ class Collector:
             for entry in entries:
                 if self._stopping.is_set():
                     break
-                with _others_kept("tombstone cannot be collected", entry):
+                with self._others_kept("tombstone cannot be collected", entry):
                     results.append(collect(own, entry, self._patience))
                     self._note(results[-1])
         return results
@@ -168,8 +175,9 @@ class Collector:
             for left, seconds in found:
                 if self._stopping.is_set():
                     break
-                with _others_kept("what a call left stays", left.entry):
-                    sweep.tidy(own, left, seconds)
+                with self._others_kept("what a call left stays", left.entry):
+                    if sweep.tidy(own, left, seconds):
+                        self._tally.given_up()
 
     @contextlib.contextmanager
     def _own(self, cluster: str, pool: str, namespace: str) -> Iterator[Pool]:
@@ -194,6 +202,8 @@ class Collector:
             self._waiting.kept(image)
         else:
             self._waiting.forget(image)
+        if result.outcome is Outcome.REMOVED:
+            self._tally.removed()
         level = _log.info if result.outcome is Outcome.REMOVED else _log.debug
         level(
             "tombstone",
@@ -202,29 +212,36 @@ class Collector:
             outcome=result.outcome.value,
         )
 
+    def _safely(
+        self,
+        step: Callable[[str, str, str], None],
+        cluster: str,
+        pool: str,
+        namespace: str,
+    ) -> None:
+        """Take a step, and log what fails: the next one may fare better."""
+        place = {"cluster": cluster, "pool": pool, "namespace": namespace}
+        try:
+            step(cluster, pool, namespace)
+        except DriverError as error:
+            self._tally.failed()
+            _log.warning("collecting failed", error=str(error), **place)
+        except Exception:  # noqa: BLE001  # a bug must not end the collector
+            self._tally.failed()
+            _log.exception("collecting failed unforeseen", **place)
 
-def _safely(
-    step: Callable[[str, str, str], None], cluster: str, pool: str, namespace: str
-) -> None:
-    """Take a step, and log what fails: the next one may fare better."""
-    place = {"cluster": cluster, "pool": pool, "namespace": namespace}
-    try:
-        step(cluster, pool, namespace)
-    except DriverError as error:
-        _log.warning("collecting failed", error=str(error), **place)
-    except Exception:  # noqa: BLE001  # a bug must not end the collector
-        _log.exception("collecting failed unforeseen", **place)
-
-
-@contextlib.contextmanager
-def _others_kept(event: str, entry: Entry) -> Iterator[None]:
-    """Log what fails with one volume, which must not keep the others."""
-    try:
-        yield
-    except UnavailableError:
-        raise
-    except DriverError as error:
-        _log.warning(event, volume=entry.name, image=entry.image_name, error=str(error))
+    @contextlib.contextmanager
+    def _others_kept(self, event: str, entry: Entry) -> Iterator[None]:
+        """Log what fails with one volume, which must not keep the others."""
+        try:
+            yield
+        except UnavailableError:
+            raise
+        except DriverError as error:
+            self._tally.failed()
+            _log.warning(
+                event, volume=entry.name, image=entry.image_name, error=str(error)
+            )
 
 
 def _places(config: ClusterConfig) -> Iterator[tuple[str, str]]:

@@ -116,18 +116,19 @@ class Sweep:
         self._owners.keep_only(names)
         return found
 
-    def tidy(self, pool: Pool, left: Left, seconds: float) -> None:
-        """Do what is to be done, once.  `pool` is of a Rados instance of its own.
+    def tidy(self, pool: Pool, left: Left, seconds: float) -> bool:
+        """Do what is to be done, once; tell whether a create was given up.
 
-        Nothing is done if somebody goes on with it, or may.
+        Nothing is done if somebody goes on with it, or may.  `pool` is of a Rados
+        instance of its own.
         """
         entry, record = left.entry, left.record
         if left.begun:
             try:
                 give_up(pool, entry, record, lambda owner: self._is_dead(entry, owner))
-            except PendingError as error:
+            except (ConflictError, PendingError) as error:
                 _tell("begun volume left alone", left, _log.debug, why=str(error))
-                return
+                return False
             _tell("abandoned create given up", left, idle_seconds=round(seconds))
         elif record and record.origin and record.state is VolumeState.READY:
             children.release_from(pool, record.origin, entry.image_name)
@@ -137,6 +138,7 @@ class Sweep:
             with contextlib.suppress(ConflictError):  # somebody else just did it
                 Directory(pool).bury(entry)
             _tell("interrupted delete finished", left)
+        return left.begun
 
     def _is_dead(self, entry: Entry, owner: str) -> bool:
         """Tell whether a lock's owner has done nothing for just as long again.

@@ -14,8 +14,10 @@ from csi_driver.datapath.flatten_status import FlattenState
 from csi_driver.datapath.flatten_status import FlattenStatus
 from csi_driver.kube.events import EventCounts
 from csi_driver.observability import metrics
+from csi_driver.observability.collecting import CollectorMetrics
 from csi_driver.observability.events import EventMetrics
 from csi_driver.observability.exports import ExportMetrics
+from csi_driver.provisioning.tally import Tallies
 from tests.unit.observability.test_exports import Told
 from tests.unit.observability.test_exports import export
 
@@ -33,6 +35,7 @@ def registry() -> CollectorRegistry:
     calls.stuck(0)
     metrics.add_registration(found, lambda: True)
     found.register(EventMetrics(EventCounts))
+    found.register(CollectorMetrics(Tallies))
     flatten = FlattenStatus(FlattenState.COPYING, done=1, total=2)
     found.register(ExportMetrics(Told(export("1", flatten=flatten))))
     return found

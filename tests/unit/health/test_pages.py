@@ -29,6 +29,7 @@ from csi_driver.kube.claims import Claims
 from csi_driver.kube.event_objects import Reporter
 from csi_driver.kube.events import Events
 from csi_driver.nbd.listener import listen
+from csi_driver.provisioning.tally import Tallies
 from csi_driver.rpc.health import Health
 from csi_driver.rpc.identity import Identity
 from csi_driver.rpc.identity import Plugin
@@ -126,7 +127,9 @@ def test_a_controller_lives_from_its_socket_on_and_is_ready_after_its_probe(
     settings: dict[str, str], scratch: Path
 ) -> None:
     health = Health()
-    with watching.controller(load(ControllerSettings, settings), None) as recorder:
+    with watching.controller(
+        load(ControllerSettings, settings), None, Tallies
+    ) as recorder:
         status, lines = read(settings, "/healthz")
         assert status == 503
         assert lines[0].startswith(f"failed probe: Probe at {scratch}/csi.sock")
@@ -141,6 +144,7 @@ def test_a_controller_lives_from_its_socket_on_and_is_ready_after_its_probe(
             calls = [line for line in lines if 'method="Probe"' in line]
             assert any("rbdcrypt_rpc_calls_total" in line for line in calls)
             assert any(line.startswith("rbdcrypt_build_info") for line in lines)
+            assert 'rbdcrypt_collector_total{did="given_up"} 0.0' in lines
             assert not any("kubelet" in line for line in lines)
         assert read(settings, "/healthz")[0] == 503
 
@@ -155,7 +159,9 @@ def test_a_process_that_cannot_work_lives_and_is_not_ready(
     health = Health()
     health.check(broken)
     with (
-        watching.controller(load(ControllerSettings, settings), None) as recorder,
+        watching.controller(
+            load(ControllerSettings, settings), None, Tallies
+        ) as recorder,
         csi(scratch, health, recorder),
     ):
         assert read(settings, "/healthz") == (200, ["ok probe"])
@@ -226,7 +232,7 @@ def test_what_became_of_the_events_is_counted(
     for _ in range(2):  # nobody posts them: one waits, one is dropped
         events.tell(Notice(Happening.FLATTENED, Claim("tenant", "data"), "flat"))
     shown = (
-        watching.controller(load(ControllerSettings, settings), events)
+        watching.controller(load(ControllerSettings, settings), events, Tallies)
         if kind == "controller"
         else watching.node(load(NodeSettings, settings), Standing(), events)
     )
@@ -277,7 +283,9 @@ def test_without_an_address_nothing_is_counted_or_served(
     given = settings | {"http_address": ""}
     exports: Any = NoExports()
     with (
-        watching.controller(load(ControllerSettings, given), None) as controller,
+        watching.controller(
+            load(ControllerSettings, given), None, Tallies
+        ) as controller,
         watching.node(load(NodeSettings, given), Standing(), None) as node,
         watching.datapath(load(DatapathSettings, given), exports),
     ):
@@ -293,7 +301,7 @@ def test_a_taken_port_is_refused_with_the_name_of_the_setting(
     host, _, port = settings["http_address"].partition(":")
     exports: Any = NoExports()
     for shown in (
-        watching.controller(load(ControllerSettings, settings), None),
+        watching.controller(load(ControllerSettings, settings), None, Tallies),
         watching.node(load(NodeSettings, settings), Standing(), None),
         watching.datapath(load(DatapathSettings, settings), exports),
     ):
@@ -313,6 +321,6 @@ def test_a_failure_inside_is_not_taken_for_one_of_the_port(
 ) -> None:
     with (
         pytest.raises(UnavailableError, match=r"\ACeph is away\Z"),
-        watching.controller(load(ControllerSettings, settings), None),
+        watching.controller(load(ControllerSettings, settings), None, Tallies),
     ):
         raise UnavailableError("Ceph is away")

@@ -28,6 +28,7 @@ from csi_driver.provisioning.sweeping import ABANDONED_SECONDS
 from csi_driver.provisioning.sweeping import SWEEP_SECONDS
 from csi_driver.provisioning.sweeping import Sweep
 from csi_driver.provisioning.sweeping import begun
+from csi_driver.provisioning.tally import Tallies
 from csi_driver.testing.faults import FaultyConnector
 from tests.unit.provisioning.family import OTHER
 from tests.unit.provisioning.family import SIZE
@@ -220,6 +221,19 @@ def test_a_log_line_names_the_volume_and_how_long_nobody_went_on() -> None:
     assert given_up[0]["volume"] == "one"
     assert given_up[0]["state"] == "creating"
     assert given_up[0]["idle_seconds"] == 0
+
+
+def test_what_the_collector_did_is_counted() -> None:
+    world, _ = half_made(plain, first_in_creating(plain))
+    steps = FailingSteps("image.acquire_lock", InternalError("injected"))
+    failing = world.controller(FaultyConnector(world.connector, steps))
+    sweep(world, failing)
+    assert failing.collector.counted() == Tallies(failed=1)
+    controller = world.controller()
+    sweep(world, controller)
+    assert controller.collector.counted() == Tallies(removed=1, given_up=1)
+    sweep(world, controller)
+    assert controller.collector.counted() == Tallies(removed=1, given_up=1)
 
 
 def test_a_delete_that_died_and_is_not_repeated_is_finished(world: FakeWorld) -> None:

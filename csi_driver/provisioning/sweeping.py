@@ -127,17 +127,19 @@ class Sweep:
             try:
                 give_up(pool, entry, record, lambda owner: self._is_dead(entry, owner))
             except (ConflictError, PendingError) as error:
-                _tell("begun volume left alone", left, _log.debug, why=str(error))
+                why = str(error)
+                _log.debug("begun volume left alone", **_about(left), why=why)
                 return False
-            _tell("abandoned create given up", left, idle_seconds=round(seconds))
+            idle = round(seconds)
+            _log.info("abandoned create given up", **_about(left), idle_seconds=idle)
         elif record and record.origin and record.state is VolumeState.READY:
             children.release_from(pool, record.origin, entry.image_name)
             self._whole.add(entry.image_id)  # what cannot be removed is logged once
-            _tell("source of a finished clone let go", left)
+            _log.info("source of a finished clone let go", **_about(left))
         else:
             with contextlib.suppress(ConflictError):  # somebody else just did it
                 Directory(pool).bury(entry)
-            _tell("interrupted delete finished", left)
+            _log.info("interrupted delete finished", **_about(left))
         return left.begun
 
     def _is_dead(self, entry: Entry, owner: str) -> bool:
@@ -176,12 +178,8 @@ def _left(pool: Pool, entry: Entry) -> Left | None:
     return Left(entry, record)
 
 
-def _tell(
-    event: str,
-    left: Left,
-    level: Callable[..., object] = _log.info,
-    **more: object,
-) -> None:
+def _about(left: Left) -> dict[str, str]:
+    """Return what a log line says of it."""
     entry, record = left.entry, left.record
     state = record.state.value if record else "image not filed"
-    level(event, volume=entry.name, image=entry.image_name, state=state, **more)
+    return {"volume": entry.name, "image": entry.image_name, "state": state}

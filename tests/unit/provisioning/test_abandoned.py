@@ -6,11 +6,14 @@ The process that made them is dead, and the claim is gone, so nobody comes again
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from csi_driver.domain.errors import InternalError
@@ -19,6 +22,7 @@ from csi_driver.domain.record import VolumeState
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import Entry
 from csi_driver.images.records import change_record
+from csi_driver.observability.logs import configure
 from csi_driver.provisioning import collector as collecting
 from csi_driver.provisioning import sweeping
 from csi_driver.provisioning.collection_preview import BEGUN
@@ -221,6 +225,22 @@ def test_a_log_line_names_the_volume_and_how_long_nobody_went_on() -> None:
     assert given_up[0]["volume"] == "one"
     assert given_up[0]["state"] == "creating"
     assert given_up[0]["idle_seconds"] == 0
+
+
+def test_the_log_line_goes_where_the_process_was_told_to_log() -> None:
+    """Whatever was bound before logging was set up would write elsewhere."""
+    world, _ = half_made(plain, first_in_creating(plain))
+    stream = io.StringIO()
+    configure(form="json", level="info", stream=stream)
+    try:
+        sweep(world)
+    finally:
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [each["event"] for each in lines] == [
+        "abandoned create given up",
+        "tombstone",
+    ]
 
 
 def test_what_the_collector_did_is_counted() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's own processes: tests run on it and may do what its owner may."""
+"""The nodes, and the first one's processes: tests run there as its owner would."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+FIRST: Final = "lab-node"
+SECOND: Final = "lab-node-2"
+SECOND_TAINT: Final = "lab/second:NoSchedule"
+"""Keeps all pods off the second node that do not ask for it."""
 
 _CLUSTER: Final = Path(__file__).resolve().parents[2] / "hack/cluster"
 

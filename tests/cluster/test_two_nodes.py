@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cluster.node import FIRST
+from tests.cluster.node import SECOND
 from tests.cluster.node_service import stage
 from tests.cluster.tenant import SECRET
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
-
-FIRST = "lab-node"
-SECOND = "lab-node-2"
 
 pytestmark = pytest.mark.usefixtures("restless_controllers")
 

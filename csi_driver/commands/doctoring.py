@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import NoReturn
 
+import stamina
+
 from csi_driver.commands import composition
 from csi_driver.commands import output
 from csi_driver.commands import service
@@ -44,6 +46,8 @@ class Role(enum.StrEnum):
 def run(settings: DoctorSettings, form: Output, *, role: str, write: bool) -> NoReturn:
     """Look at everything, print it, and end with status 1 if something failed."""
     service.start_logging(settings)
+    # A check's own line says how often something was tried.
+    stamina.instrumentation.set_on_retry_hooks(())
     chosen = _role(settings, role)
     report = examine(_examinations(settings, chosen, write=write))
     if form is Output.JSON:
@@ -176,7 +180,8 @@ def _kubernetes(
         driver=settings.driver_name,
         clusters=clusters,
         namespace=tokens.own_namespace(),
-        token_ends=tokens.own_ending,
+        # A kubeconfig has credentials of its own, which need not be a token.
+        token_ends=tokens.own_ending if settings.kubeconfig is None else lambda: None,
     )
     match role:
         case Role.CONTROLLER:

@@ -257,6 +257,10 @@ def _sole_owner(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f"another datapath runs on {state_dir}"
+            message = (
+                f"another datapath runs on {state_dir}: stop it first; a second driver"
+                " on this node needs directories of its own (RBDCRYPT_STATE_DIR and"
+                " RBDCRYPT_RUN_DIR; the chart's paths.state and paths.run)"
+            )
             raise PreconditionError(message) from error
         yield

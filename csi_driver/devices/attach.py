@@ -22,9 +22,13 @@ from csi_driver.domain.errors import UnsupportedError
 type MethodName = Literal["auto", "kernel", "fuse"]
 
 _REMEDIES: Final[Mapping[MethodName, str]] = {
-    "auto": "load its kernel's module nbd, or fuse and loop",
-    "kernel": "load its kernel's module nbd, or let the device method be auto",
-    "fuse": "load its kernel's modules fuse and loop",
+    "auto": "load nbd, or fuse and loop, into its kernel (`modprobe nbd`)",
+    "kernel": (
+        "load nbd into its kernel (`modprobe nbd`), or let nbdfuse and loop devices do:"
+        " set RBDCRYPT_DEVICE_METHOD of node and datapath to auto (the chart's"
+        " deviceMethod, and delete the datapath's pod, which no upgrade replaces)"
+    ),
+    "fuse": "load fuse and loop into its kernel (`modprobe --all fuse loop`)",
 }
 
 

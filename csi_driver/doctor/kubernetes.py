@@ -27,6 +27,7 @@ from csi_driver.doctor.check import Topic
 from csi_driver.domain.class_secrets import PROVISION
 from csi_driver.domain.class_secrets import SecretTemplate
 from csi_driver.domain.clusters import Clusters
+from csi_driver.domain.errors import CredentialsError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import NotFoundError
@@ -40,7 +41,15 @@ SKEW: Final = 5.0
 """Seconds that two clocks may differ; the server tells its own in whole ones."""
 
 _STORAGE: Final = "/apis/storage.k8s.io/v1"
-_SNAPSHOTS: Final = "/apis/snapshot.storage.k8s.io/v1"
+_SNAPSHOT_GROUP: Final = "snapshot.storage.k8s.io"
+_SNAPSHOTS: Final = f"/apis/{_SNAPSHOT_GROUP}/v1"
+_SNAPSHOT_KINDS: Final = frozenset(
+    {"volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents"}
+)
+_CRDS: Final = (
+    "install all of external-snapshotter's CRDs and its snapshot-controller, then run"
+    " `helm upgrade` for the classes; no pod has to be restarted"
+)
 _CLAIMS: Final = "/api/v1/persistentvolumeclaims"
 _PAGE: Final = 250
 _PAGES: Final = 20
@@ -102,7 +111,7 @@ class Cluster:
         topic = Topic("api-server")
         try:
             found = self.api.server()
-        except ForbiddenError as error:
+        except CredentialsError as error:
             yield topic.failed(str(error), self._token_advice())
             return
         self._reached.set()
@@ -118,7 +127,13 @@ class Cluster:
                 " in the pod, so look whether this node's kubelet runs, or restart the"
                 " pod"
             )
-        return ""
+        if ends is None:
+            return ""  # the message itself speaks of kubeconfigs
+        return (
+            "the token's time is not over: its ServiceAccount was deleted, or made anew"
+            " since the pod started; make it again (`helm upgrade`) and delete the pod,"
+            " whose successor gets a new token"
+        )
 
     def _rights(self) -> Iterator[Check]:
         wanted = {
@@ -241,19 +256,34 @@ class Cluster:
 
     def _snapshot_classes(self) -> Iterator[Check]:
         topic = Topic("snapshot-class")
-        try:
-            self.api.look_at(_SNAPSHOTS, "the API group snapshot.storage.k8s.io")
-        except NotFoundError:
+        missing = self._missing_snapshot_kinds()
+        if missing == _SNAPSHOT_KINDS:
             yield topic.warning(
                 "the cluster has no VolumeSnapshots: their CRDs are missing",
-                "install external-snapshotter's CRDs and its snapshot-controller, and"
-                " restart the controller's pods",
+                f"{_CRDS}; where none are wanted, this may stay so",
+            )
+            return
+        if missing:
+            named = ", ".join(f"{each}.{_SNAPSHOT_GROUP}" for each in sorted(missing))
+            yield topic.failed(
+                f"of the CRDs for VolumeSnapshots {named} is missing, so that none can"
+                " be made or used",
+                _CRDS,
             )
             return
         classes = self._ours("volumesnapshotclasses", "driver", _SNAPSHOTS)
         yield topic.ok(f"the cluster has VolumeSnapshots; {_count(classes)} of ours")
         for each in classes:
             yield judging.snapshot_class(each)
+
+    def _missing_snapshot_kinds(self) -> frozenset[str]:
+        """Return the resources that snapshots need and the API server lacks."""
+        try:
+            found = self.api.look_at(_SNAPSHOTS, f"the API group {_SNAPSHOT_GROUP}")
+        except NotFoundError:
+            return _SNAPSHOT_KINDS
+        resources = found.get("resources") or ()
+        return _SNAPSHOT_KINDS - {str(each.get("name")) for each in resources}
 
     def _attributes_classes(self) -> Iterator[Check]:
         try:

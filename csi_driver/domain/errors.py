@@ -82,6 +82,10 @@ class ForbiddenError(DriverError):
     """The caller is known but may not do this (Ceph caps, Kubernetes RBAC)."""
 
 
+class CredentialsError(ForbiddenError):
+    """The API server does not know the caller: a token that is over, or unknown."""
+
+
 class UnavailableError(DriverError):
     """Ceph, the datapath or the API server cannot be reached now."""
 

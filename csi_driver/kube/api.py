@@ -17,6 +17,7 @@ from typing import Final
 import stamina
 
 from csi_driver.domain.errors import AlreadyExistsError
+from csi_driver.domain.errors import CredentialsError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import InternalError
@@ -206,7 +207,7 @@ class KubernetesApi:
         except TransientError as error:
             raise UnavailableError(
                 f"{request.title} cannot be {request.doing} now: {error}; tried up to"
-                f" {limits.attempts} times within {limits.total:g} s"
+                f" {limits.attempts} times within {limits.total:g} s; {error.advice}"
             ) from None
         raise InternalError(f"{request.title}: a request ended without an outcome")
 
@@ -231,7 +232,7 @@ def _failure(status: int, call: _Call) -> DriverError | TransientError:
         case http.HTTPStatus.FORBIDDEN:
             return ForbiddenError(f"{title} may not be {doing}: {call.forbidden}")
         case http.HTTPStatus.UNAUTHORIZED:
-            return ForbiddenError(
+            return CredentialsError(
                 f"{title} may not be {doing}: the API server does not accept the"
                 " driver's credentials; renew its token or kubeconfig"
             )

@@ -76,9 +76,9 @@ class Examined(Protocol):
     """An API server under examination.
 
     Each method raises NotFoundError for what the cluster does not have,
-    ForbiddenError without the right or with credentials that are not accepted,
-    UnavailableError where the server cannot be reached, and PreconditionError
-    without usable credentials.
+    ForbiddenError without the right, and as CredentialsError with credentials that
+    are not accepted, UnavailableError where the server cannot be reached, and
+    PreconditionError without usable credentials.
     """
 
     def server(self) -> ServerInfo:

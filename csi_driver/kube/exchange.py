@@ -30,8 +30,22 @@ _MISSHAPEN: Final = (ValueError, TypeError, LookupError, AttributeError)
 """What the package raises over a kubeconfig of an unexpected shape."""
 
 
+_REACH: Final = (
+    "look whether it runs there, and at what lies between: kube-proxy, NetworkPolicies"
+    " (networkPolicy.apiServer of the chart), firewalls"
+)
+_LOAD: Final = "look at its log, and whether it is overloaded"
+
+
 class TransientError(Exception):
-    """The same request may succeed a moment later; says why, without a body."""
+    """The same request may succeed a moment later; says why, without a body.
+
+    `advice` is what a person can do where it does not.
+    """
+
+    def __init__(self, reason: str, advice: str = _LOAD) -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,9 +96,9 @@ class Exchange:
         try:
             return _exchanged(client, request, (connect, read))
         except urllib3.exceptions.HTTPError as error:
-            reason = _reason(error)
+            passing = _passing(error, client.configuration.host)
         # Raised out here, so that what was received is not carried along.
-        raise TransientError(reason)
+        raise passing
 
     def close(self) -> None:
         """Close idle connections; the next request makes new ones."""
@@ -193,13 +207,25 @@ def _serialized(client: Any, request: Request) -> tuple[str, str, Any, Any]:
     return method, url, headers, body
 
 
-def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    # A type's name, since the text of some of these quotes what was received.
+def _passing(error: urllib3.exceptions.HTTPError, address: str) -> TransientError:
+    # Types and the system's own words, since the text of some quotes what was received.
     # NewConnectionError is a ConnectTimeoutError to urllib3 and so comes first.
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "the API server refuses the connection or has no address"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return "the API server does not accept a connection in time"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "the API server does not answer in time"
-    return f"the connection to the API server failed ({type(error).__name__})"
+    server = f"the API server at {address}"
+    match error:
+        case urllib3.exceptions.NameResolutionError():
+            return TransientError(f"{server} has a name without an address", _REACH)
+        case urllib3.exceptions.NewConnectionError():
+            return TransientError(_unconnected(error.__cause__, server), _REACH)
+        case urllib3.exceptions.ConnectTimeoutError():
+            return TransientError(f"{server} accepts no connection in time", _REACH)
+        case urllib3.exceptions.TimeoutError():
+            return TransientError(f"{server} does not answer in time")
+    kind = type(error).__name__
+    return TransientError(f"the connection to {server} failed ({kind})")
+
+
+def _unconnected(cause: BaseException | None, server: str) -> str:
+    if isinstance(cause, ConnectionRefusedError):
+        return f"{server} refuses the connection"
+    text = getattr(cause, "strerror", None) or type(cause).__name__
+    return f"{server} cannot be reached ({text})"

@@ -57,7 +57,8 @@ def about_others(pods: Iterable[DriverPod], chosen: DriverPod) -> Iterator[Check
     for namespace, release in others:
         yield Topic("driver-name", chosen.driver_name).failed(
             f"release {release} in namespace {namespace} has the same driver name",
-            "remove one of the two, or give it another driverName",
+            "remove one of the two, but not what they share by name (the CSIDriver"
+            " object and classes), or give it another driverName",
         )
 
 

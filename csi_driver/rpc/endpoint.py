@@ -76,7 +76,10 @@ def clear(path: Path) -> None:
         message = f"{path} exists and is no socket: remove it"
         raise UnavailableError(message)
     if _somebody_listens(path):
-        message = f"another process listens on {path}: stop it first"
+        message = (
+            f"another process listens on {path}: stop it first; whether it is a second"
+            " driver of this name, `kubectl rbdcrypt doctor` says"
+        )
         raise TakenError(message)
     path.unlink()
 

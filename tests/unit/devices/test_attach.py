@@ -38,9 +38,9 @@ def test_auto_prefers_the_kernel(
 @pytest.mark.parametrize(
     ("method", "told"),
     [
-        ("auto", ["no nbd", "no /dev/fuse", "load its kernel's module nbd, or fuse"]),
-        ("kernel", ["no nbd", "load its kernel's module nbd", "device method be auto"]),
-        ("fuse", ["no /dev/fuse", "load its kernel's modules fuse and loop"]),
+        ("auto", ["no nbd", "no /dev/fuse", "load nbd, or fuse and loop"]),
+        ("kernel", ["no nbd", "modprobe nbd", "datapath to auto"]),
+        ("fuse", ["no /dev/fuse", "load fuse and loop into"]),
     ],
 )
 def test_a_node_without_any_is_told_what_to_load(

@@ -14,6 +14,7 @@ from csi_driver.doctor.check import Check
 from csi_driver.doctor.check import Status
 from csi_driver.doctor.check import examine
 from csi_driver.doctor.kubernetes import Cluster
+from csi_driver.domain.errors import CredentialsError
 from csi_driver.domain.errors import DriverError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import NotFoundError
@@ -31,11 +32,16 @@ from tests.unit.doctor.test_judging import secret
 NOW = dt.datetime(2026, 11, 26, 12, 0, 0, tzinfo=dt.UTC)
 STORAGE = "/apis/storage.k8s.io/v1"
 SNAPSHOTS = "/apis/snapshot.storage.k8s.io/v1"
+SNAPSHOT_KINDS = ("volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents")
 KEY = {"encryptionKey": "A" * 43 + "="}
 
 
 def refused(title: str) -> ForbiddenError:
     return ForbiddenError(f"{title} may not be read: these credentials lack the right")
+
+
+def resources(*names: str) -> dict[str, Any]:
+    return {"kind": "APIResourceList", "resources": [{"name": each} for each in names]}
 
 
 @dataclasses.dataclass
@@ -106,7 +112,7 @@ def server() -> Server:
             f"{STORAGE}/csinodes/worker-1": {
                 "spec": {"drivers": [{"name": NAME, "nodeID": "worker-1"}]}
             },
-            SNAPSHOTS: {},
+            SNAPSHOTS: resources(*SNAPSHOT_KINDS),
             f"{SNAPSHOTS}/volumesnapshotclasses": {"items": []},
         },
         secrets={"vault/key": KEY},
@@ -157,13 +163,24 @@ def test_where_nothing_answers_nothing_more_is_asked(server: Server) -> None:
 
 
 def test_an_expired_token_is_said_to_be_one(server: Server) -> None:
-    server.fault = ForbiddenError("the API server does not accept the credentials")
+    server.fault = CredentialsError("the API server does not accept the credentials")
     hour = dt.timedelta(hours=1)
     (check,) = controller(server, token_ends=lambda: NOW - hour)
     assert check.status is Status.FAILED
     assert "the token expired at 2026-11-26 11:00:00 UTC" in check.remedy
     (check,) = controller(server, token_ends=lambda: NOW + hour)
     assert "expired" not in check.remedy
+    assert "ServiceAccount was deleted" in check.remedy
+    assert "delete the pod" in check.remedy
+    (check,) = controller(server)
+    assert (check.status, check.remedy) == (Status.FAILED, "")
+
+
+def test_a_version_that_may_not_be_read_is_no_matter_of_tokens(server: Server) -> None:
+    server.fault = ForbiddenError("the version may not be read: the right is lacking")
+    (check,) = controller(server, token_ends=lambda: NOW)
+    assert check.status is Status.FAILED
+    assert "token" not in str(check)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +338,20 @@ def test_a_cluster_without_snapshots(server: Server) -> None:
     del server.objects[SNAPSHOTS]
     check = the(controller(server), "snapshot-class")
     assert check.status is Status.WARNING
+    assert "CRDs" in check.remedy
+
+
+@pytest.mark.parametrize("missing", SNAPSHOT_KINDS)
+def test_each_crd_of_snapshots_that_is_missing_is_named(
+    server: Server, missing: str
+) -> None:
+    there = [each for each in SNAPSHOT_KINDS if each != missing]
+    server.objects[SNAPSHOTS] = resources(*there)
+    server.objects.pop(f"{SNAPSHOTS}/{missing}", None)
+    check = the(controller(server), "snapshot-class")
+    assert check.status is Status.FAILED
+    assert f" {missing}.snapshot.storage.k8s.io is missing" in check.found
+    assert not any(f"{each}.snap" in check.found for each in there)
     assert "CRDs" in check.remedy
 
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from csi_driver.domain.errors import CredentialsError
 from csi_driver.domain.errors import ForbiddenError
 from csi_driver.domain.errors import InternalError
 from csi_driver.domain.errors import NotFoundError
@@ -38,7 +39,7 @@ def test_any_object_can_be_looked_at(server: ApiServer, api: KubernetesApi) -> N
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(404, NotFoundError), (403, ForbiddenError), (401, ForbiddenError)],
+    [(404, NotFoundError), (403, ForbiddenError), (401, CredentialsError)],
 )
 def test_refusals_have_classes_of_their_own(
     server: ApiServer, api: KubernetesApi, status: int, kind: type[Exception]

@@ -168,7 +168,10 @@ def test_passing_trouble_is_tried_again(
         ({"status": 599}, "answers 599"),
         ({"silent": True}, "does not answer in time"),
         ({"body": b"{}" * 99, "hang": True}, "does not answer in time"),
-        ({"body": b"{}" * 99, "cut": True}, "connection to the API server failed"),
+        (
+            {"body": b"{}" * 99, "cut": True},
+            "connection to the API server at http://.* failed",
+        ),
     ],
     ids=["429", "500", "599", "silent", "hang", "cut"],
 )
@@ -186,8 +189,25 @@ def test_lasting_trouble_ends_in_bounded_time(
 def test_a_refused_connection_is_unavailable(
     make_api: MakeApi, closed_port: int
 ) -> None:
-    with pytest.raises(UnavailableError, match="refuses the connection"):
-        make_api(f"http://127.0.0.1:{closed_port}").read_secret(KEYS)
+    address = f"http://127.0.0.1:{closed_port}"
+    said = f"at {address} refuses the connection; .*; look whether .*kube-proxy"
+    with pytest.raises(UnavailableError, match=said):
+        make_api(address).read_secret(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://nowhere.invalid:6443", "has a name without an address"),
+        ("http://[::ffff:255.255.255.255]:1", r"cannot be reached \(.+\)"),
+    ],
+    ids=["no address", "no way"],
+)
+def test_what_cannot_be_connected_to_says_why(
+    make_api: MakeApi, address: str, said: str
+) -> None:
+    with pytest.raises(UnavailableError, match=said):
+        make_api(address).read_secret(KEYS)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ CODES = {
     "SecretError": "UNAUTHENTICATED",
     "CephKeyError": "UNAUTHENTICATED",
     "ForbiddenError": "PERMISSION_DENIED",
+    "CredentialsError": "PERMISSION_DENIED",
     "UnavailableError": "UNAVAILABLE",
     "FencedError": "UNAVAILABLE",
     "UnsupportedError": "FAILED_PRECONDITION",

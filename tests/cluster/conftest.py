@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 
 from tests.cluster import parts
+from tests.cluster import release
 from tests.cluster.kube import Kube
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import Tenant
@@ -74,6 +75,15 @@ def restless_controllers(kube: Kube) -> Iterator[None]:
         ended.set()
         print(f"controller pods killed: {killing.result()}")  # noqa: T201
     parts.wait_until_ready(kube, "controller")
+
+
+@pytest.fixture
+def installed(kube: Kube) -> Iterator[None]:
+    """Leave the release as it was before."""
+    yield
+    release.install()
+    for component in ("controller", "node", "datapath"):
+        parts.wait_until_ready(kube, component)
 
 
 @pytest.fixture

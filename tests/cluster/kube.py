@@ -31,6 +31,7 @@ _PAUSE: Final = 0.25
 PATIENCE: Final = 180.0
 """Seconds that are waited for what takes seconds: the machine may be busy."""
 _VERSIONS: Final = {
+    "CustomResourceDefinition": "apiextensions.k8s.io/v1",
     "ClusterRole": "rbac.authorization.k8s.io/v1",
     "DaemonSet": "apps/v1",
     "Deployment": "apps/v1",
@@ -234,6 +235,17 @@ def _shown(found: Object) -> str:
     head = {**found["metadata"], "managedFields": None}
     kept = {"metadata": head, "spec": found.get("spec"), "status": found.get("status")}
     return json.dumps(kept, indent=1)
+
+
+def without_identity(found: Object) -> Object:
+    """Return what has to be applied for an object that was deleted to be back."""
+    given = ("uid", "resourceVersion", "creationTimestamp", "generation")
+    dropped = {*given, "managedFields", "deletionTimestamp", "selfLink"}
+    metadata = {
+        name: each for name, each in found["metadata"].items() if name not in dropped
+    }
+    kept = {name: each for name, each in found.items() if name != "status"}
+    return {**kept, "metadata": metadata}
 
 
 def containers_ready(pod: Object) -> bool:

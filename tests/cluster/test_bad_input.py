@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from typing import Final
 
@@ -77,18 +76,3 @@ def only_secret(kube: Kube, name: str) -> Iterator[None]:
         yield
     finally:
         kube.patch("ClusterRole", role, "", {"rules": rules})
-
-
-def test_a_value_that_makes_no_sense_is_refused_with_its_path() -> None:
-    done = subprocess.run(
-        [
-            *("helm", "template", "x", "charts/rbdcrypt-csi"),
-            *("--set", "controller.replicas=none"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "controller" in done.stderr
-    assert "replicas" in done.stderr

@@ -6,50 +6,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.cluster import parts
 from tests.cluster.kube import Kube
 from tests.cluster.pool import CephView
+from tests.cluster.release import CHART
+from tests.cluster.release import RELEASE
+from tests.cluster.release import helm
+from tests.cluster.release import install
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
 from tests.cluster.tenant import from_claim
-
-RELEASE: Final = "rbdcrypt-csi"
-CHART: Final = Path(__file__).resolve().parents[2] / "charts/rbdcrypt-csi"
-
-
-def helm(*words: str) -> str:
-    """Run helm for the release's namespace and return what it prints."""
-    command = ["helm", "--namespace", parts.NAMESPACE, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def install(*words: str) -> str:
-    """Install or upgrade the release with the cluster's values and some more."""
-    values = os.environ["CHART_VALUES"]
-    given = ("upgrade", "--install", RELEASE, str(CHART), "--values", values)
-    return helm(*given, "--wait", "--timeout=3m", *words)
 
 
 def uids(kube: Kube, component: str) -> set[str]:
     """Return the identities of a component's pods."""
     return {str(pod["metadata"]["uid"]) for pod in parts.pods_of(kube, component)}
-
-
-@pytest.fixture
-def installed(kube: Kube) -> Iterator[None]:
-    """Leave the release as it was before."""
-    yield
-    install()
-    for component in ("controller", "node", "datapath"):
-        parts.wait_until_ready(kube, component)
 
 
 @pytest.mark.timeout(900)

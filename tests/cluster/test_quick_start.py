@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cluster import parts
-from tests.cluster import test_helm as released
+from tests.cluster import release
 from tests.cluster.kube import Kube
 from tests.cluster.tenant import Tenant
 from tests.unit.docs.pages import Page
@@ -25,17 +25,17 @@ _CEPH_USER: Final = "rbdcrypt-ceph"
 def place(kube: Kube, tmp_path: Path) -> Iterator[Path]:
     """Give a directory like a clone; afterwards the cluster is as it was before."""
     user = kube.get("Secret", _CEPH_USER, parts.NAMESPACE)
-    released.helm("uninstall", released.RELEASE, "--wait", "--timeout=3m")
+    release.helm("uninstall", release.RELEASE, "--wait", "--timeout=3m")
     kube.delete("Namespace", parts.NAMESPACE)
     kube.wait_gone("Namespace", parts.NAMESPACE)
-    (tmp_path / "charts").symlink_to(released.CHART.parent)
+    (tmp_path / "charts").symlink_to(release.CHART.parent)
     yield tmp_path
     if kube.find("Namespace", _TENANT):
         kube.delete("PersistentVolumeClaim", "data", _TENANT)
         kube.wait_gone("PersistentVolumeClaim", "data", _TENANT)
         kube.delete("Namespace", _TENANT)
         kube.wait_gone("Namespace", _TENANT)
-    released.helm("uninstall", released.RELEASE, "--wait", "--ignore-not-found")
+    release.helm("uninstall", release.RELEASE, "--wait", "--ignore-not-found")
     space = {"name": parts.NAMESPACE}
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": space})
     kube.apply(
@@ -46,7 +46,7 @@ def place(kube: Kube, tmp_path: Path) -> Iterator[Path]:
             "data": user["data"],
         }
     )
-    released.install()
+    release.install()
     for component in ("controller", "node", "datapath"):
         parts.wait_until_ready(kube, component)
 

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import random
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,8 @@ from tests.cluster import release
 from tests.cluster.kube import Kube
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import Tenant
+from tests.cluster.unrest import Unrest
+from tests.cluster.unrest import unrest
 
 _COLLECTED_WITHIN: Final = 180.0
 _HERE: Final = Path(__file__).parent
@@ -50,34 +49,6 @@ def ceph() -> Iterator[CephView]:
 
 
 @pytest.fixture
-def restless_controllers(kube: Kube) -> Iterator[None]:
-    """Kill a controller pod now and then, while a test runs; all must converge.
-
-    The first one soon, the others when the sidecars' leases of the last one have
-    run out, which takes 15 s: else nobody would ever lead.
-    """
-    ended = threading.Event()
-
-    def kill_now_and_then() -> int:
-        killed, pause = 0, random.uniform(1, 8)  # noqa: S311
-        with contextlib.closing(Kube()) as own:
-            while not ended.wait(pause):
-                if pods := parts.pods_of(own, "controller"):
-                    victim = random.choice(pods)  # noqa: S311
-                    own.kill(victim["metadata"]["name"], parts.NAMESPACE)
-                    killed += 1
-                pause = random.uniform(20, 40)  # noqa: S311
-        return killed
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        killing = pool.submit(kill_now_and_then)
-        yield
-        ended.set()
-        print(f"controller pods killed: {killing.result()}")  # noqa: T201
-    parts.wait_until_ready(kube, "controller")
-
-
-@pytest.fixture
 def installed(kube: Kube) -> Iterator[None]:
     """Leave the release as it was before."""
     yield
@@ -102,6 +73,28 @@ def tenant(kube: Kube, ceph: CephView) -> Iterator[Tenant]:
             kube.delete(kind, each["metadata"]["name"], name)
     kube.delete("Namespace", name)
     _wait_until_nothing_is_left(kube, ceph, name, before)
+
+
+@pytest.fixture
+def restlessness(kube: Kube) -> Iterator[Unrest]:
+    """Kill controller pods until the test's tenant is gone; all must converge."""
+    with unrest() as found:
+        yield found
+    found.require_victims(kube)
+    parts.wait_until_ready(kube, "controller")
+
+
+@pytest.fixture
+def restless_controllers(
+    restlessness: Unrest, tenant: Tenant, kube: Kube
+) -> Iterator[None]:
+    """Kill a controller pod now and then, and one before the test's body has ended.
+
+    If chance has left it out, one is killed when all that is the tenant's is to go.
+    """
+    del tenant  # It goes after this, while the killing goes on.
+    yield
+    restlessness.kill_unless_it_happened(kube)
 
 
 def _wait_until_nothing_is_left(

@@ -155,6 +155,32 @@ class Kube:
         )
         return [f"{each.get('reason')}: {each.get('message')}" for each in found]
 
+    def events_on(self, kind: str, name: str, namespace: str) -> list[Object]:
+        """Return the Events that are on one object of a kind."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+        return self.all("Event", namespace, field_selector=selector)
+
+    def wait_reason(
+        self,
+        kind: str,
+        name: str,
+        namespace: str,
+        reason: str,
+        seconds: float = PATIENCE,
+    ) -> Object:
+        """Wait for an Event of a reason on one object, and return it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            seen = self.events_on(kind, name, namespace)
+            for each in seen:
+                if each["reason"] == reason:
+                    return each
+            if time.monotonic() > deadline:
+                listed = "\n".join(f"{it['reason']}: {it['message']}" for it in seen)
+                message = f"no Event {reason} on {kind} {namespace}/{name} among:"
+                raise AssertionError(f"{message}\n{listed}")
+            time.sleep(_PAUSE)
+
     def wait_event(
         self, name: str, namespace: str, *parts: str, seconds: float = PATIENCE
     ) -> str:

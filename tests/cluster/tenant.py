@@ -79,6 +79,15 @@ class Tenant:
         )
         return self.kube.get("PersistentVolume", claim["spec"]["volumeName"])
 
+    def told(self, kind: str, name: str, reason: str) -> Object:
+        """Wait for an Event of a reason on a claim or pod, and return it."""
+        return self.kube.wait_reason(kind, name, self.namespace, reason)
+
+    def claim_uid(self, name: str) -> str:
+        """Return the identity of a claim."""
+        found = self.kube.get("PersistentVolumeClaim", name, self.namespace)
+        return str(found["metadata"]["uid"])
+
     def resized(self, name: str, size: str, seconds: float = PATIENCE) -> None:
         """Ask for another size of a claim and wait until it has it."""
         request = {"spec": {"resources": {"requests": {"storage": size}}}}

@@ -57,7 +57,10 @@ def test_a_source_secret_that_may_not_be_read_names_the_missing_role(
         source = from_claim("source")
         tenant.claim("copy", XFS, storage_class=PER_PVC_CLASS, source=source)
         missing = ("Role", f"in namespace {tenant.namespace}", "secrets", "source")
-        tenant.kube.wait_event("copy", tenant.namespace, *missing)
+        told = tenant.told("PersistentVolumeClaim", "copy", "CloneRefused")
+        assert [word for word in missing if word not in told["message"]] == []
+        assert told["type"] == "Warning"
+        assert told["involvedObject"]["uid"] == tenant.claim_uid("copy")
     tenant.bound("copy")
 
 

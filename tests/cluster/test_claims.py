@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import PER_PVC_CLASS
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
 
 TEXT = "Here lies the plaintext that nobody on the cluster shall read."
+FINGERPRINT = re.compile(r"\b[0-9a-f]{4}(?:-[0-9a-f]{4}){3}\b")
 LUKS_MAGIC = b"LUKS\xba\xbe"
 
 
@@ -42,8 +46,17 @@ def test_a_pod_waits_for_the_right_secret_and_then_starts_by_itself(
     why = tenant.kube.wait_event(
         "second", tenant.namespace, "FailedMount", "fingerprint"
     )
-    assert right not in why
-    assert wrong not in why
+    told = tenant.kube.wait_reason(
+        "PersistentVolumeClaim", "own", tenant.namespace, "WrongSecret"
+    )
+    assert told["type"] == "Warning"
+    assert told["involvedObject"]["uid"] == tenant.claim_uid("own")
+    assert told["message"] in why, "kubelet shows the driver's sentence"
+    assert len(set(FINGERPRINT.findall(told["message"]))) == 2
+    told_of_all = json.dumps(tenant.kube.all("Event", tenant.namespace))
+    assert "WrongSecret" in told_of_all
+    for secret in (right, wrong):
+        assert secret not in told_of_all
     tenant.secret("own", passphrase=right)
     tenant.ready("second")
     assert tenant.run("second", "cat /data/file").strip() == TEXT

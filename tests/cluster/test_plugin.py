@@ -56,6 +56,8 @@ def test_a_clone_is_listed_shown_checked_and_flattened(tenant: Tenant) -> None:
     assert "source" in plugin(tenant, "show", "copy")
     plugin(tenant, "check", "copy")
     plugin(tenant, "flatten", "copy")
+    for reason in ("FlattenStarted", "Flattened"):
+        assert tenant.told("PersistentVolumeClaim", "copy", reason)["type"] == "Normal"
     after = shown(tenant, "copy")
     assert len(after["layers"]) == 1
     tenant.pod("reader", "copy")

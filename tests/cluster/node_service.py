@@ -15,7 +15,7 @@ from tests.cluster.kube import Kube
 from tests.cluster.kube import Object
 from tests.cluster.parts import DRIVER
 from tests.cluster.parts import NAMESPACE
-from tests.cluster.parts import pods_of
+from tests.cluster.parts import pod_on
 
 _STAGE: Final = """
 import json, sys
@@ -57,9 +57,7 @@ class Answer:
 
 def stage(kube: Kube, node: str, volume: Object, secrets: dict[str, str]) -> Answer:
     """Call NodeStageVolume on a node for a PersistentVolume, and then unstage it."""
-    (pod,) = (
-        each for each in pods_of(kube, "node") if each["spec"]["nodeName"] == node
-    )
+    pod = pod_on(kube, "node", node)
     source = volume["spec"]["csi"]
     plugin = f"/var/lib/kubelet/plugins/{DRIVER}"
     asked = {
@@ -71,7 +69,7 @@ def stage(kube: Kube, node: str, volume: Object, secrets: dict[str, str]) -> Ans
         "secrets": secrets,
     }
     output = kube.feed(
-        pod["metadata"]["name"],
+        pod,
         NAMESPACE,
         ["/opt/rbdcrypt/bin/python", "-c", _STAGE],
         json.dumps(asked),

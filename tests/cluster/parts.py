@@ -22,6 +22,18 @@ def pods_of(kube: Kube, component: str) -> list[Object]:
     )
 
 
+def pod_on(kube: Kube, component: str, node: str) -> str:
+    """Return the name of the one pod of a component on a node."""
+    found = [
+        str(pod["metadata"]["name"])
+        for pod in pods_of(kube, component)
+        if pod["spec"].get("nodeName") == node
+        and not pod["metadata"].get("deletionTimestamp")
+    ]
+    assert len(found) == 1, f"{component} on {node}: {found}"
+    return found[0]
+
+
 def wait_until_ready(kube: Kube, component: str, seconds: float = PATIENCE) -> None:
     """Wait until a component has pods again and all of them are ready."""
     deadline = time.monotonic() + seconds

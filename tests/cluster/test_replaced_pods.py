@@ -12,44 +12,18 @@ import pytest
 from tests.cluster import parts
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
-
-# Each file is named after its content, and gets its name when that is stored: it is
-# whole, or not there.
-_WRITER = """
-n=0
-cd /data
-while :; do
-  n=$((n+1)); slot=slot-$((n % 40))
-  if dd if=/dev/urandom of=new bs=256K count=1 conv=fsync 2>/dev/null \
-    && sum=$(sha256sum < new) && rm -f $slot-* && mv new $slot-${sum%% *}
-  then echo $n > /tmp/written
-  else echo $n >> /tmp/failed
-  fi
-done
-"""
-
-_VERIFY = """
-cd /data
-for file in slot-*; do
-  sum=$(sha256sum < $file)
-  test ${file##*-} = ${sum%% *} || { echo $file; exit 1; }
-done
-ls slot-* | wc -l
-"""
+from tests.cluster.writing import WRITER
+from tests.cluster.writing import require_progress
+from tests.cluster.writing import require_whole
 
 pytestmark = pytest.mark.usefixtures("restless_controllers")
-
-
-def written(tenant: Tenant) -> int:
-    """Return how many blocks the writer has written."""
-    return int(tenant.run("writer", "cat /tmp/written"))
 
 
 @pytest.fixture
 def writer(tenant: Tenant) -> Tenant:
     """Give a tenant whose pod writes blocks and their checksums without end."""
     tenant.claim("files", XFS)
-    tenant.pod("writer", "files", script=_WRITER)
+    tenant.pod("writer", "files", script=WRITER)
     tenant.ready("writer")
     return tenant
 
@@ -59,13 +33,11 @@ def test_a_writer_notices_nothing_of_a_replaced_pod(
     writer: Tenant, component: str
 ) -> None:
     parts.replace(writer.kube, component)
-    count = written(writer)
-    writer.run("writer", "sleep 2; test ! -e /tmp/failed")
-    assert written(writer) > count
+    require_progress(writer)
     writer.end("writer")
     writer.pod("reader", "files")
     writer.ready("reader")
-    assert int(writer.run("reader", _VERIFY)) > 0
+    require_whole(writer, "reader")
 
 
 def test_a_volume_serves_again_after_its_datapath_was_deleted(writer: Tenant) -> None:

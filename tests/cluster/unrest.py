@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Controller pods that are killed at random moments while a test runs.
 
-The first one within the first seconds of a test, the others when the sidecars'
+The first one within the first second of a test, the others when the sidecars'
 leases of the last one have run out, which takes 15 s: else nobody would ever lead.
 """
 
@@ -58,7 +58,7 @@ def unrest() -> Iterator[Unrest]:
     ended = threading.Event()
 
     def kill_now_and_then() -> None:
-        pause = random.uniform(0, 2)  # noqa: S311
+        pause = random.uniform(0, 1)  # noqa: S311
         with contextlib.closing(Kube()) as own:
             while not ended.wait(pause):
                 made.kill(own)

@@ -112,8 +112,8 @@ def test_ctrl_c_ends_the_command_in_the_pod(
             process_group=0,
         ) as process,
     ):
-        while not shown(tenant, "copy")["flatten"]:
-            assert process.poll() is None, "the flatten ended too soon"
+        tenant.told("PersistentVolumeClaim", "copy", "FlattenStarted")
+        assert process.poll() is None, "the flatten ended too soon"
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert (process.returncode, output) == (130, "")

@@ -32,6 +32,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     up.add_argument("--nodes", type=int, choices=(1, 2), default=1)
     up.add_argument("--suite", action="store_true", help="with upstream's tests")
     up.add_argument(
+        "--next", action="store_true", help="with an image of the driver's next version"
+    )
+    up.add_argument(
         "--no-driver", action="store_true", help="do not install the driver"
     )
     commands.add_parser("down", help="stop everything, remove all of it")
@@ -47,7 +50,10 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 
 def _wanted(options: argparse.Namespace) -> lifecycle.Wanted:
     return lifecycle.Wanted(
-        nodes=options.nodes, driver=not options.no_driver, suite=options.suite
+        nodes=options.nodes,
+        driver=not options.no_driver,
+        suite=options.suite,
+        successor=options.next,
     )
 
 

@@ -45,6 +45,11 @@ def driver_archive() -> Path:
     return images.ensure_driver_image()
 
 
+def successor_archive() -> Path:
+    """Return the archive of the driver as its next version may be."""
+    return images.ensure_successor_image()
+
+
 def suite_archives(suite: Path) -> list[Path]:
     """Return archives of what the pods of upstream's storage suite run."""
     return [

@@ -51,6 +51,8 @@ class Wanted:
     """Installed; its images are there either way."""
     suite: bool = False
     """Upstream's storage suite, to be run by tests."""
+    successor: bool = False
+    """The image of the driver's next version, to be upgraded to by tests."""
 
 
 def up(lab: Lab, wanted: Wanted) -> None:
@@ -61,6 +63,8 @@ def up(lab: Lab, wanted: Wanted) -> None:
     suite = binaries.ensure_e2e() if wanted.suite else None
     if suite is not None:
         archives += images.suite_archives(suite)
+    if wanted.successor:
+        archives.append(images.successor_archive())
     made = time.monotonic()
     second = nodes.lab_of_second(lab)
     was_there = namespace.holder(lab) is not None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _IMAGES: Final[dict[str, Callable[[], Path]]] = {
     "driver": images.ensure_driver_image,
+    "next": images.ensure_successor_image,
     "workload": images.ensure_workload_image,
     "busybox": images.ensure_busybox_image,
     "nginx": images.ensure_nginx_image,

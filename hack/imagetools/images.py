@@ -6,6 +6,8 @@ Each `ensure_…` returns a docker-archive tar in the cache, made if it is missi
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -15,9 +17,11 @@ from labtools import shell
 
 from imagetools import building
 from imagetools import recipe
+from imagetools import successor
 from imagetools.recipe import Recipe
 
 DRIVER: Final = "localhost/rbdcrypt-csi:dev"
+SUCCESSOR: Final = "localhost/rbdcrypt-csi:next"
 WORKLOAD: Final = "localhost/rbdcrypt-lab:latest"
 PAUSE: Final = "registry.k8s.io/pause:3.10.2"
 BUSYBOX: Final = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
@@ -31,6 +35,19 @@ _CONTAINERFILES: Final = places.REPO / "hack/kubernetes/images"
 def ensure_driver_image() -> Path:
     """Return the archive of the driver as the clone has it now."""
     return building.ensure(driver())
+
+
+def ensure_successor_image() -> Path:
+    """Return the archive of the driver as its next version may be."""
+    now = driver()
+    with tempfile.TemporaryDirectory(prefix="rbdcrypt-successor-") as scratch:
+        context = Path(scratch)
+        rules = now.context / ".dockerignore"
+        copies = successor.write(now.context, (rules, *now.inputs), context)
+        later = dataclasses.replace(
+            now, reference=SUCCESSOR, context=context, inputs=copies
+        )
+        return building.ensure(later)
 
 
 def ensure_workload_image() -> Path:

@@ -217,7 +217,7 @@ def _in_cluster(session: Session, command: Sequence[str], log: Path) -> int:
     lab = places.current_lab(places.CLUSTER)
     was_up = namespace.holder(lab) is not None
     try:
-        up = (*cluster, "up", "--nodes", "2", "--suite")
+        up = (*cluster, "up", "--nodes", "2", "--suite", "--next")
         return session.call(up, log) or session.call([*cluster, "exec", *command], log)
     finally:
         if not was_up:

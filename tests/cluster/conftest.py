@@ -68,7 +68,7 @@ def tenant(kube: Kube, ceph: CephView) -> Iterator[Tenant]:
     made.secret()
     yield made
     # What holds volumes first: the namespace's own deletion begins some seconds later.
-    for kind in ("Pod", "VolumeSnapshot", "PersistentVolumeClaim"):
+    for kind in ("StatefulSet", "Pod", "VolumeSnapshot", "PersistentVolumeClaim"):
         for each in kube.all(kind, name):
             kube.delete(kind, each["metadata"]["name"], name)
     kube.delete("Namespace", name)

@@ -35,6 +35,7 @@ _VERSIONS: Final = {
     "ClusterRole": "rbac.authorization.k8s.io/v1",
     "DaemonSet": "apps/v1",
     "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
     "CSIDriver": "storage.k8s.io/v1",
     "CSINode": "storage.k8s.io/v1",
     "StorageClass": "storage.k8s.io/v1",

@@ -88,10 +88,14 @@ class Tenant:
         found = self.kube.get("PersistentVolumeClaim", name, self.namespace)
         return str(found["metadata"]["uid"])
 
-    def resized(self, name: str, size: str, seconds: float = PATIENCE) -> None:
-        """Ask for another size of a claim and wait until it has it."""
+    def resize(self, name: str, size: str) -> None:
+        """Ask for another size of a claim."""
         request = {"spec": {"resources": {"requests": {"storage": size}}}}
         self.kube.patch("PersistentVolumeClaim", name, self.namespace, request)
+
+    def resized(self, name: str, size: str, seconds: float = PATIENCE) -> None:
+        """Ask for another size of a claim and wait until it has it."""
+        self.resize(name, size)
         self.kube.wait(
             "PersistentVolumeClaim",
             name,
@@ -133,30 +137,29 @@ class Tenant:
         **more: Any,
     ) -> None:
         """Make a pod with volumes of any source."""
-        volumes, places = [], []
-        for number, source in enumerate(sources):
-            volume = f"volume-{number}"
-            end = str(number or "")
-            volumes.append({"name": volume, **source})
-            path = {
-                "devicePath" if block else "mountPath": (DEVICE if block else DATA)
-                + end
-            }
-            places.append({"name": volume, **path, **mount})
-        container = {
-            "name": "main",
-            "image": IMAGE,
-            "imagePullPolicy": "Never",
-            "command": ["sh", "-c", script],
-            "volumeDevices" if block else "volumeMounts": places,
+        spec = _pod_spec(sources, block=block, script=script, mount=mount)
+        self.apply("Pod", name, spec={**spec, **more})
+
+    def stateful(self, name: str, claim: str, *, script: str, node: str) -> None:
+        """Make a StatefulSet of one pod on a node, which comes back when evicted."""
+        sources: list[Object] = [{"persistentVolumeClaim": {"claimName": claim}}]
+        labels = {"app": name}
+        placed = {
+            "nodeSelector": {"kubernetes.io/hostname": node},
+            "tolerations": [{"key": "lab/second", "operator": "Exists"}],
         }
-        spec = {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [container],
-            "volumes": volumes,
-            **more,
-        }
-        self.apply("Pod", name, spec=spec)
+        pod = _pod_spec(sources, block=False, script=script, mount={}) | placed
+        self.apply(
+            "StatefulSet",
+            name,
+            "apps/v1",
+            spec={
+                "replicas": 1,
+                "serviceName": name,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        )
 
     def ready(self, name: str, seconds: float = PATIENCE) -> Object:
         """Wait until a pod runs and return it."""
@@ -211,6 +214,33 @@ def from_snapshot(name: str) -> Object:
 def from_claim(name: str) -> Object:
     """Return the data source of a claim that clones another."""
     return {"kind": "PersistentVolumeClaim", "name": name}
+
+
+def _pod_spec(
+    sources: list[Object], *, block: bool, script: str, mount: Object
+) -> Object:
+    """Return the spec of a pod with volumes of any source."""
+    volumes, places = [], []
+    for number, source in enumerate(sources):
+        volume = f"volume-{number}"
+        end = str(number or "")
+        volumes.append({"name": volume, **source})
+        path = {
+            "devicePath" if block else "mountPath": (DEVICE if block else DATA) + end
+        }
+        places.append({"name": volume, **path, **mount})
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        "volumeDevices" if block else "volumeMounts": places,
+    }
+    return {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container],
+        "volumes": volumes,
+    }
 
 
 def _is_bound(claim: Object) -> bool:

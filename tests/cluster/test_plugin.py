@@ -112,7 +112,8 @@ def test_ctrl_c_ends_the_command_in_the_pod(
             process_group=0,
         ) as process,
     ):
-        tenant.told("PersistentVolumeClaim", "copy", "FlattenStarted")
+        told = tenant.told("PersistentVolumeClaim", "copy", "FlattenProgress")
+        assert told["type"] == "Normal"
         assert process.poll() is None, "the flatten ended too soon"
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=60)

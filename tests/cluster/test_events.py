@@ -12,6 +12,8 @@ from tests.cluster.dead_node import frozen
 from tests.cluster.dead_node import out_of_service
 from tests.cluster.kube import Kube
 from tests.cluster.kube import Object
+from tests.cluster.node import FIRST
+from tests.cluster.node import SECOND
 from tests.cluster.pool import CephView
 from tests.cluster.tenant import CLASS
 from tests.cluster.tenant import XFS
@@ -22,8 +24,6 @@ from tests.cluster.writing import require_waiting
 from tests.cluster.writing import require_whole
 from tests.cluster.writing import wait_until_writing
 
-FIRST: Final = "lab-node"
-SECOND: Final = "lab-node-2"
 _POOL: Final = "rbd2"
 """A pool of the driver that no other test uses: it may be full."""
 _CLASS: Final = "of-its-own-pool"

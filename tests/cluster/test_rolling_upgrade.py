@@ -17,6 +17,8 @@ from csi_driver.datapath.messages import VERSION
 from tests.cluster import parts
 from tests.cluster import test_helm as released
 from tests.cluster.kube import Kube
+from tests.cluster.node import FIRST
+from tests.cluster.node import SECOND
 from tests.cluster.tenant import XFS
 from tests.cluster.tenant import Tenant
 from tests.cluster.upgrading import Versions
@@ -27,8 +29,6 @@ from tests.cluster.writing import require_progress
 from tests.cluster.writing import require_whole
 from tests.cluster.writing import wait_until_writing
 
-FIRST: Final = "lab-node"
-SECOND: Final = "lab-node-2"
 _TAG: Final = "next"
 _WRITER: Final = "writer-0"
 

@@ -15,7 +15,7 @@ import pytest
 
 from csi_driver.datapath.messages import VERSION
 from tests.cluster import parts
-from tests.cluster import test_helm as released
+from tests.cluster import release
 from tests.cluster.kube import Kube
 from tests.cluster.node import FIRST
 from tests.cluster.node import SECOND
@@ -52,7 +52,7 @@ def as_before(kube: Kube) -> Iterator[None]:
     """Leave the release and every datapath as they were, and all nodes in use."""
     yield
     kube.patch("Node", SECOND, "", {"spec": {"unschedulable": None}})
-    released.install()
+    release.install()
     for pod in parts.pods_of(kube, "datapath"):
         if pod["spec"]["containers"][0]["image"].endswith(f":{_TAG}"):
             kube.delete("Pod", pod["metadata"]["name"], parts.NAMESPACE)
@@ -94,7 +94,7 @@ def test_a_writer_notices_nothing_of_an_upgrade_its_datapath_and_a_rollback(
     same = Versions(node=now, datapath=now)
     require_versions(kube, same, same)
 
-    released.install("--set", f"image.tag={next_image}")
+    release.install("--set", f"image.tag={next_image}")
     ahead = Versions(node=later, datapath=now)
     require_versions(kube, ahead, ahead)
     require_service(tenant, "ahead", "400Mi")
@@ -104,7 +104,7 @@ def test_a_writer_notices_nothing_of_an_upgrade_its_datapath_and_a_rollback(
     tenant.ready(_WRITER)
     wait_until_writing(tenant, _WRITER)
 
-    released.helm("rollback", released.RELEASE, "--wait", "--timeout=3m")
+    release.helm("rollback", release.RELEASE, "--wait", "--timeout=3m")
     require_versions(kube, same, Versions(node=now, datapath=later))
     require_service(tenant, "behind", "480Mi")
 

@@ -112,8 +112,7 @@ def test_ctrl_c_ends_the_command_in_the_pod(
             process_group=0,
         ) as process,
     ):
-        told = tenant.told("PersistentVolumeClaim", "copy", "FlattenProgress")
-        assert told["type"] == "Normal"
+        tenant.told("PersistentVolumeClaim", "copy", "FlattenStarted")
         assert process.poll() is None, "the flatten ended too soon"
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=60)
@@ -124,6 +123,8 @@ def test_ctrl_c_ends_the_command_in_the_pod(
     assert (found["flatten"], found["lockOwner"], found["depth"]) == (None, None, 1)
     plugin(tenant, "flatten", "copy")
     assert shown(tenant, "copy")["depth"] == 0
+    told = tenant.told("PersistentVolumeClaim", "copy", "FlattenProgress")
+    assert told["type"] == "Normal"
 
 
 def test_the_doctor_finds_everything_in_order(kube: Kube) -> None:

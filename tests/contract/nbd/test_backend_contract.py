@@ -190,8 +190,9 @@ def test_a_fenced_backend_fails_everything(
     with lab.image(SIZE, KEY) as target:
         image = LibrbdImage(lab.client(), target, load_specs(KEY))
         image.acquire_lock()
+        backend = LibrbdBackend(image)  # would fail itself once the client hears of it
         lab.blocklist(image.address)
-        is_fenced(LibrbdBackend(image))
+        is_fenced(backend)
 
 
 def is_fenced(backend: Backend[str]) -> None:

@@ -8,6 +8,7 @@
 {{- include "rbdcrypt.checkDriver" . -}}
 {{- if .Release.IsUpgrade -}}
 {{- include "rbdcrypt.checkUpgrade" . -}}
+{{- include "rbdcrypt.checkRemovedClusters" . -}}
 {{- include "rbdcrypt.checkChangedClasses" . -}}
 {{- end -}}
 {{- end -}}
@@ -69,6 +70,33 @@
 {{- $_ := set $seen .clusterID true -}}
 {{- if not (or .monitors $.Values.existingCephCsi.configMap) -}}
 {{- fail (printf "clusters.%d.monitors: cluster %q has none, and existingCephCsi.configMap names no list to take them from" $index .clusterID) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The clusterID stands in every volume's id: without its cluster nobody could open,
+     grow or delete it. PersistentVolumes are read only if one is gone from the values. */}}
+{{- define "rbdcrypt.checkRemovedClusters" -}}
+{{- $kept := list -}}
+{{- range .Values.clusters -}}
+{{- $kept = append $kept .clusterID -}}
+{{- end -}}
+{{- $removed := list -}}
+{{- $there := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-config" (include "rbdcrypt.fullname" .)) -}}
+{{- range dig "data" "config.json" "[]" $there | fromJsonArray -}}
+{{- if not (has .clusterID $kept) -}}
+{{- $removed = append $removed .clusterID -}}
+{{- end -}}
+{{- end -}}
+{{- if $removed -}}
+{{- range (lookup "v1" "PersistentVolume" "" "").items -}}
+{{- $source := .spec.csi | default dict -}}
+{{- $id := splitList ":" ($source.volumeHandle | default "") -}}
+{{- if and (eq ($source.driver | default "") $.Values.driverName) (gt (len $id) 1) -}}
+{{- if has (index $id 1) $removed -}}
+{{- fail (printf "clusters: cluster %q is installed and gone from the values, but PersistentVolume %s is there: nobody could open, grow or delete it any more; keep the cluster until it has no volumes" (index $id 1) .metadata.name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

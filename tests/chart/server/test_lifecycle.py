@@ -194,6 +194,43 @@ def test_a_class_that_changed_is_refused_before_anything_is_changed(
     place.helm("upgrade", "--set", free)
 
 
+def _volume(place: Place, name: str, cluster: str) -> str:
+    """Make a PersistentVolume of a cluster, as the provisioner does."""
+    made = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "64Mi"},
+            "csi": {"driver": place.driver, "volumeHandle": f"v1:{cluster}:1::12ab"},
+        },
+    }
+    place.api.apply(made)
+    return name
+
+
+def test_a_cluster_is_kept_as_long_as_it_has_volumes(place: Place) -> None:
+    place.helm("install")
+    cluster = _config(place)["clusterID"]
+    renamed = (
+        *("--set", "clusters[0].clusterID=other"),
+        *("--set", "storageClasses=null"),
+    )
+    volume = _volume(place, f"volume-of-{place.namespace}", cluster)
+    _volume(place, f"not-of-{place.namespace}", "elsewhere")
+    with pytest.raises(HelmError) as caught:
+        place.helm("upgrade", *renamed)
+    said = str(caught.value)
+    assert all(each in said for each in (cluster, volume, "keep the cluster"))
+    assert _config(place)["clusterID"] == cluster
+    patch = '{"metadata":{"finalizers":null}}'  # no controller is there to do it
+    place.api.kubectl("patch", "persistentvolume", volume, "--patch", patch)
+    place.api.kubectl("delete", "persistentvolume", volume)
+    place.helm("upgrade", *renamed)
+    assert _config(place)["clusterID"] == "other"
+
+
 def test_limits_of_a_class_are_not_changed(place: Place) -> None:
     name = f"volumeAttributesClasses[0].name=slow-{place.namespace}"
     limit = "volumeAttributesClasses[0].parameters.iops"

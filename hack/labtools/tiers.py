@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 
 TIERS = (
     "static",
-    "chart",
     "unit",
     "contract",
     "sanity",
     "ceph",
     "kernel",
+    "chart",
     "cluster",
 )
+"""In their order; the last two need what takes minutes to compile the first time."""
 _WITH_CEPH = ("contract", "sanity", "ceph")
 _PLAIN = ("chart", "unit")
 """Tiers whose tests see none of the lab's settings."""

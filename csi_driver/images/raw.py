@@ -23,6 +23,7 @@ from csi_driver.domain.sizes import Striping
 from csi_driver.domain.sizes import round_up
 from csi_driver.images.handles import FEATURE_BITS
 from csi_driver.images.handles import CephImage
+from csi_driver.images.turns import TURNS
 from csi_driver.images.values import ChildImage
 from csi_driver.images.values import Dependants
 from csi_driver.images.values import ImageSnapshot
@@ -36,6 +37,10 @@ _SETTING: Final = "conf_"
 
 class CephRawImage(CephImage):
     """A handle without encryption: reaches the header area and no data."""
+
+    def __init__(self, image: Any, own_address: str) -> None:
+        super().__init__(image, own_address)
+        self._has_turn = False
 
     def raw_size(self) -> RawSize:
         """Return the size in the image header."""
@@ -110,14 +115,30 @@ class CephRawImage(CephImage):
             ]
 
     def create_snapshot(self, name: str) -> None:
-        """Take a snapshot."""
+        """Take a snapshot; PendingError while other handles of the process do."""
+        self._take_turn()
         with self._doing(f"taking snapshot {name}"):
             self._image.create_snap(name)
 
     def remove_snapshot(self, name: str) -> None:
-        """Remove a snapshot."""
+        """Remove a snapshot; PendingError while other handles of the process do."""
+        self._take_turn()
         with self._doing(f"removing snapshot {name}"):
             self._image.remove_snap(name)
+
+    def close(self) -> None:
+        """Close the handle, and let others change the snapshots."""
+        try:
+            super().close()
+        finally:
+            if self._has_turn:
+                TURNS.give_back(self.image_id)
+                self._has_turn = False
+
+    def _take_turn(self) -> None:
+        if not self._has_turn:
+            TURNS.take(self.image_id)
+            self._has_turn = True
 
     def settings(self) -> dict[str, str]:
         """Return librbd's settings that the image itself carries."""

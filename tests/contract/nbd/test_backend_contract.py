@@ -190,7 +190,8 @@ def test_a_fenced_backend_fails_everything(
     with lab.image(SIZE, KEY) as target:
         image = LibrbdImage(lab.client(), target, load_specs(KEY))
         image.acquire_lock()
-        backend = LibrbdBackend(image)  # would fail itself once the client hears of it
+        # It could not be made any more, once the client hears of the blocklist.
+        backend: LibrbdBackend[str] = LibrbdBackend(image)
         lab.blocklist(image.address)
         is_fenced(backend)
 

@@ -140,7 +140,7 @@ class _Inside:
         while True:
             logs = self._logs(container)
             for line in logs.splitlines():
-                entry = json.loads(line)
+                entry = _entry(line)
                 if entry.get("event") == event:
                     return _seconds(entry["timestamp"])
             if time.monotonic() > deadline:
@@ -156,6 +156,15 @@ class _Inside:
             text=True,
             check=True,
         ).stdout
+
+
+def _entry(line: str) -> dict[str, str]:
+    """Read a line of the log; empty for half of one, and for Podman's own words."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _seconds(timestamp: str) -> float:

@@ -76,7 +76,10 @@ class Figures:
 def measure() -> Figures:
     """Measure the driver's image, made if needed; LabError if it does not start."""
     archive = images.ensure_driver_image()
-    with tempfile.TemporaryDirectory(prefix="rbdcrypt-measure-") as directory:
+    # Podman's own cleanup of the last container may still write while it is removed.
+    with tempfile.TemporaryDirectory(
+        prefix="rbdcrypt-measure-", ignore_cleanup_errors=True
+    ) as directory:
         job = Path(directory)
         run = podman.command("--runtime=runc", place=job / "storage")
         command = shlex.join(

@@ -76,10 +76,7 @@ class Figures:
 def measure() -> Figures:
     """Measure the driver's image, made if needed; LabError if it does not start."""
     archive = images.ensure_driver_image()
-    # Podman's own cleanup of the last container may still write while it is removed.
-    with tempfile.TemporaryDirectory(
-        prefix="rbdcrypt-measure-", ignore_cleanup_errors=True
-    ) as directory:
+    with tempfile.TemporaryDirectory(prefix="rbdcrypt-measure-") as directory:
         job = Path(directory)
         run = podman.command("--runtime=runc", place=job / "storage")
         command = shlex.join(
@@ -143,7 +140,7 @@ class _Inside:
         while True:
             logs = self._logs(container)
             for line in logs.splitlines():
-                entry = _entry(line)
+                entry = json.loads(line)
                 if entry.get("event") == event:
                     return _seconds(entry["timestamp"])
             if time.monotonic() > deadline:
@@ -159,15 +156,6 @@ class _Inside:
             text=True,
             check=True,
         ).stdout
-
-
-def _entry(line: str) -> dict[str, str]:
-    """Read a line of the log; empty for half of one, and for Podman's own words."""
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _seconds(timestamp: str) -> float:

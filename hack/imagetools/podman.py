@@ -83,6 +83,9 @@ def run(script: str, shared: Sequence[Path], log: Path) -> None:
                 *sandbox.machine_binds(),
                 *((str(path), str(path)) for path in paths),
             ],
+            # Podman cleans up behind a container in a process that outlives its
+            # command, and would write to what is being removed here.
+            own_processes=True,
         )
         # A line about cgroup v1, each time.
         silence = "export PODMAN_IGNORE_CGROUPSV1_WARNING=1"

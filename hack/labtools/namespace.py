@@ -44,7 +44,8 @@ def root_of(lab: Lab, scratch: str) -> sandbox.Root:
             "run": str(lab.run),
             "isolated": "yes" if lab.isolated else "no",
         },
-        isolated=lab.isolated,
+        own_network=lab.isolated,
+        own_processes=lab.isolated,
     )
 
 

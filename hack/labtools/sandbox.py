@@ -49,14 +49,18 @@ class Root:
     """(path, target) of symbolic links; what is at `path` makes room."""
     marker: dict[str, str] = field(default_factory=dict)
     """Content of `places.MARKER`; empty for none."""
-    isolated: bool = False
-    """Network and process ids of its own; all ends with the first process."""
+    own_network: bool = False
+    """A network of its own, with nothing in it yet."""
+    own_processes: bool = False
+    """Process ids of its own; all that was started ends with the first process."""
 
     def command(self, *words: str | Path) -> list[str]:
         """Return the command line that runs `words` in this root."""
-        own = ("--net", "--pid", "--fork", "--kill-child") if self.isolated else ()
+        network = ("--net",) if self.own_network else ()
+        processes = ("--pid", "--fork", "--kill-child") if self.own_processes else ()
         return [
-            *("unshare", "--mount", "--propagation", "private", *own, "--"),
+            *("unshare", "--mount", "--propagation", "private"),
+            *(*network, *processes, "--"),
             *(sys.executable, __file__, json.dumps(asdict(self))),
             *(str(word) for word in words),
         ]

@@ -51,10 +51,13 @@ class Kubectl:
 
     def pods_known(self, node: str) -> bool:
         """Tell whether a node's kubelet has heard of all pods that are bound to it."""
-        bound = ("get", "pods", "--all-namespaces", "--output=json")
-        known = ("get", "--raw", f"/api/v1/nodes/{node}/proxy/pods")
         here = f"--field-selector=spec.nodeName={node}"
-        return self.succeeds(*known) and self._uids(*bound, here) <= self._uids(*known)
+        bound = ("get", "pods", "--all-namespaces", here, "--output=json")
+        try:
+            known = self._uids("get", "--raw", f"/api/v1/nodes/{node}/proxy/pods")
+        except shell.LabError:
+            return False  # kubelet does not serve yet
+        return self._uids(*bound) <= known
 
     def _uids(self, *words: str) -> set[str]:
         items = json.loads(self.run(*words))["items"] or ()

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from csi_driver.domain.ids import VolumeId
 from csi_driver.domain.snapshots import Snapshot
+from csi_driver.images.directory import Directory
+from csi_driver.images.directory import SnapshotEntry
+from csi_driver.images.records import change_record
+from csi_driver.provisioning import taking
 from csi_driver.provisioning.requests import SnapshotInfo
 from tests.unit.provisioning.worlds import World
 
@@ -16,6 +20,20 @@ def rbd_names(world: World, volume_id: VolumeId) -> list[str]:
         pool.open_raw(volume_id.image_id, read_only=True) as image,
     ):
         return [each.name for each in image.snapshots() if not each.lingering]
+
+
+def begin(world: World, volume_id: VolumeId, name: str) -> str:
+    """Leave what a CreateSnapshot does that dies after the RBD snapshot: its name."""
+    image_id = volume_id.image_id
+    with world.pool() as pool:
+        Directory(pool).claim(SnapshotEntry(name, image_id))
+        record = change_record(
+            pool, image_id, lambda present: taking.intended(present, name)
+        )
+        (intent,) = record.snapshots
+        with pool.open_raw(image_id) as image:
+            image.create_snapshot(intent.rbd_name)
+    return intent.rbd_name
 
 
 def listed(world: World, volume_id: VolumeId | None = None) -> list[SnapshotInfo]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Collection
 
 import pytest
 
@@ -106,6 +107,21 @@ def require_made(
     require_lasting(world, made, text_of(request))
 
 
+def created_amid(
+    world: ImpatientWorld, request: CreateRequest, sweeps: Collection[int]
+) -> Ended[VolumeInfo]:
+    """Create while others sweep before the calls of these numbers; check the end."""
+    ended = raced(
+        world,
+        lambda controller: controller.volumes.create(request),
+        dict.fromkeys(sweeps, lambda: sweep(world)),
+    )
+    require_answer(ended)
+    require_made(world, request, ended.answer)
+    world.close()
+    return ended
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("prepare", [*KINDS, clone_elsewhere])
 def test_a_create_that_is_taken_for_abandoned_once(prepare: Prepare) -> None:
@@ -113,15 +129,8 @@ def test_a_create_that_is_taken_for_abandoned_once(prepare: Prepare) -> None:
     for at in range(1, MOST):
         world = ImpatientWorld()
         request = prepare(world)
-        ended = raced(
-            world,
-            lambda c: c.volumes.create(request),  # noqa: B023
-            {at: lambda: sweep(world)},  # noqa: B023
-        )
-        require_answer(ended)
+        ended = created_amid(world, request, {at})
         outcomes.add(type(ended.error))
-        require_made(world, request, ended.answer)
-        world.close()
         if at > len(ended.calls):
             break
     assert at > 20
@@ -138,15 +147,8 @@ def test_a_create_that_is_taken_for_abandoned_again_and_again(
     for at in halves(prepare):
         world = ImpatientWorld()
         request = prepare(world)
-        ended = raced(
-            world,
-            lambda c: c.volumes.create(request),  # noqa: B023
-            dict.fromkeys(range(at, 40 * calls), lambda: sweep(world)),  # noqa: B023
-        )
-        require_answer(ended)
+        ended = created_amid(world, request, range(at, 40 * calls))
         outcomes.add(type(ended.error))
-        require_made(world, request, ended.answer)
-        world.close()
     assert outcomes >= {PendingError, type(None)}
 
 
@@ -171,15 +173,8 @@ def test_a_repeated_create_while_what_is_half_made_is_given_up(
             if "one" in world.names() and change is not same:
                 break  # finished: nothing else can have its name
             request = change(begun)
-            ended = raced(
-                world,
-                lambda c: c.volumes.create(request),  # noqa: B023
-                {call: lambda: sweep(world)},  # noqa: B023
-            )
-            require_answer(ended)
+            ended = created_amid(world, request, {call})
             outcomes.add(type(ended.error))
-            require_made(world, request, ended.answer)
-            world.close()
             if call > len(ended.calls):
                 break
     assert outcomes >= {PendingError, type(None)}

@@ -30,6 +30,7 @@ from tests.unit.provisioning.family import fill
 from tests.unit.provisioning.family import plain_volume
 from tests.unit.provisioning.family import remove_all
 from tests.unit.provisioning.family import volume
+from tests.unit.provisioning.snapshots import begin
 from tests.unit.provisioning.snapshots import listed
 from tests.unit.provisioning.snapshots import named
 from tests.unit.provisioning.snapshots import rbd_names
@@ -168,17 +169,11 @@ def test_a_snapshot_that_a_mkfs_overtook_is_taken_again(world: World) -> None:
 
 def test_an_interrupted_snapshot_is_gone_on_with(world: World) -> None:
     one = plain_volume(world)
-    with world.pool() as pool:
-        Directory(pool).claim(SnapshotEntry("snap", one.image_id))
-        record = change_record(
-            pool, one.image_id, lambda present: taking.intended(present, "snap")
-        )
-        with pool.open_raw(one.image_id) as image:
-            image.create_snapshot(record.snapshots[0].rbd_name)
+    begun = begin(world, one, "snap")
     assert listed(world) == []
     assert listed(world, one) == []
     found = world.snapshot(one, "snap")
-    assert rbd_names(world, one) == [record.snapshots[0].rbd_name]
+    assert rbd_names(world, one) == [begun]
     assert [each.snapshot_id for each in listed(world)] == [found]
     remove_all(world)
 

@@ -11,14 +11,13 @@ from csi_driver.domain.snapshots import SNAPSHOT_PREFIX
 from csi_driver.images.directory import Directory
 from csi_driver.images.directory import SnapshotEntry
 from csi_driver.images.port import RawImage
-from csi_driver.images.records import change_record
-from csi_driver.provisioning import taking
 from tests.unit.provisioning.family import clone
 from tests.unit.provisioning.family import content_of
 from tests.unit.provisioning.family import fill
 from tests.unit.provisioning.family import plain_volume
 from tests.unit.provisioning.family import remove_all
 from tests.unit.provisioning.family import volume
+from tests.unit.provisioning.snapshots import begin
 from tests.unit.provisioning.snapshots import named
 from tests.unit.provisioning.snapshots import rbd_names
 from tests.unit.provisioning.worlds import World
@@ -43,13 +42,7 @@ def test_snapshots_of_ours_that_no_record_names_are_swept(world: World) -> None:
 
 def test_a_begun_snapshot_does_not_keep_a_deleted_volume(world: World) -> None:
     one = plain_volume(world)
-    with world.pool() as pool:
-        Directory(pool).claim(SnapshotEntry("snap", one.image_id))
-        record = change_record(
-            pool, one.image_id, lambda present: taking.intended(present, "snap")
-        )
-        with pool.open_raw(one.image_id) as image:
-            image.create_snapshot(record.snapshots[0].rbd_name)
+    begin(world, one, "snap")
     world.volumes.delete(one)
     world.collect_all()
     assert world.content() == {}

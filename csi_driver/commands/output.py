@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console
+from rich.console import JustifyMethod
 from rich.padding import Padding
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
@@ -66,8 +67,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """Return an empty table; the columns named in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for each in columns:
-        side = "right" if each in right else "left"
-        made.add_column(each, justify=side, overflow="fold")  # type: ignore[arg-type]  # a Literal
+        side: JustifyMethod = "right" if each in right else "left"
+        made.add_column(each, justify=side, overflow="fold")
     return made
 
 
